@@ -1,0 +1,229 @@
+package wal
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	tidwall "github.com/tidwall/wal"
+)
+
+// Options of a log. All but Meta, Sync and SegmentSize describe the store that the log belongs to.
+type Options struct {
+	ID          [16]byte       // of the store; a segment of another store is damage
+	Meta        [MetaSize]byte // goes into the header of each segment this process begins
+	SegmentSize int64          // bytes at which a segment is sealed, about
+	Sync        time.Duration  // 0: before each acknowledgement; > 0: every so often; < 0: when sealing and closing only
+	ReadOnly    bool           // read what is there; the log takes no commits
+	OnError     func(error)    // told of what fails in the background, and of the latch; may be nil
+}
+
+// MaxSlots is how many segments a log can have at a time.
+const MaxSlots = 1<<16 - 1
+
+// Log is an open log. Its methods may be called from any goroutine, Close once and last.
+type Log struct {
+	dir string
+	o   Options
+
+	table   atomic.Pointer[[]*Segment] // by slot; slot 0 is nil
+	visible atomic.Uint64              // transactions through this number are committed as Options.Sync asks
+	synced  atomic.Uint64              // and through this one they are on stable storage
+	failure atomic.Pointer[error]      // set once: the latch
+	stats   counters
+
+	mu      sync.Mutex // the queue; never held across I/O
+	gather  *batch     // what the next leader will write; nil = nothing waits
+	flying  *batch     // what the leader is writing
+	leading bool       // a leader is at work, or about to be
+	next    uint64     // number of the next transaction
+	pending int64      // bytes queued or being written
+	filling *Segment   // where what is queued goes, unless it goes into the spare
+	left    int64      // bytes that can be queued and are sure to find room (room.go)
+	closed  bool
+	spent   []*Commit // a batch's slice, to be used again
+
+	// The leader's alone.
+	lastBatch int // how many commits the last batch held
+	entries   tidwall.Batch
+	scratch   []byte
+
+	active atomic.Pointer[Segment] // the segment being written; nil until the first write. Only the leader changes it
+	tail   *Segment                // the last segment found on opening; sealed when the first write comes
+	begun  atomic.Bool
+	beginM sync.Mutex
+
+	spare keeper
+}
+
+type counters struct {
+	commits, syncs, bytes, batches atomic.Uint64
+}
+
+// Stats are plain counters since Open.
+type Stats struct {
+	Commits, Batches, Syncs uint64
+	Bytes                   uint64 // written to segments: frames and headers, not filling
+	Segments                int
+	DiskBytes               int64 // of the segments' files, the prepared space included
+}
+
+// Create makes the log of a new store in dir, which must not exist or be what an interrupted Create left. The log
+// is born with a first segment that holds only a header, so that a log without any segment is known to have lost
+// something.
+func Create(dir string, o Options) error {
+	if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
+		return err
+	}
+	s, err := prepare(dir, 1, 0, false, nil)
+	if err != nil {
+		return err
+	}
+	defer s.close()
+	if err := s.lib.Write(1, s.header(o.ID, 1, o.Meta)); err != nil {
+		return err
+	}
+	return s.file.Sync()
+}
+
+// Unborn reports whether dir is a place for Create: missing, empty, or left by a Create that was interrupted.
+func Unborn(dir string) (bool, error) {
+	numbers, err := listSegments(dir)
+	if errors.Is(err, os.ErrNotExist) {
+		return true, nil
+	}
+	if err != nil || len(numbers) > 1 {
+		return false, err
+	}
+	for _, n := range numbers {
+		fi, err := os.Stat(segmentDir(dir, n) + "/" + segmentFile)
+		if errors.Is(err, os.ErrNotExist) {
+			continue
+		}
+		if err != nil || n != 1 || fi.Size() > headerEntry {
+			return false, err
+		}
+	}
+	return true, nil
+}
+
+// Open recovers the log in dir and hands each transaction in it to replay, in order. When it returns, all that was
+// replayed is on stable storage (see recover.go).
+func Open(dir string, o Options, replay func(Frame) error) (*Log, error) {
+	l := &Log{dir: dir, o: o}
+	l.table.Store(&[]*Segment{nil})
+	if err := l.recover(replay); err != nil {
+		for _, s := range (*l.table.Load())[1:] {
+			s.close()
+		}
+		return nil, err
+	}
+	return l, nil
+}
+
+// add gives the segment a slot. That there is one was seen to before the segment was made.
+func (l *Log) add(s *Segment) {
+	old := *l.table.Load()
+	s.slot = uint16(len(old))
+	table := append(old[:len(old):len(old)], s) // a copy: readers hold the old one
+	l.table.Store(&table)
+}
+
+// slotsLeft returns an error when there are no slots for spare more segments.
+func (l *Log) slotsLeft(spare int) error {
+	if n := len(*l.table.Load()) - 1; n+spare > MaxSlots {
+		return fmt.Errorf("%w: the log has %d segments, the most it can; use a larger SegmentSize", ErrFull, n)
+	}
+	return nil
+}
+
+// Segment returns the segment in a slot, or nil.
+func (l *Log) Segment(slot uint16) *Segment {
+	t := *l.table.Load()
+	if int(slot) >= len(t) {
+		return nil
+	}
+	return t[slot]
+}
+
+// Visible returns the number through which transactions are committed.
+func (l *Log) Visible() uint64 { return l.visible.Load() }
+
+// Failed returns the latched error, or nil.
+func (l *Log) Failed() error {
+	if p := l.failure.Load(); p != nil {
+		return *p
+	}
+	return nil
+}
+
+// latch makes err the answer to every commit from here on. After a failed write the library's memory and the file
+// differ, and after a failed sync the kernel drops the pages and calls them clean, so trying again would
+// acknowledge what is not on disk. Only reopening, which reads the file, finds out what is.
+func (l *Log) latch(err error) error {
+	err = fmt.Errorf("%w: %w", ErrFailed, err)
+	if l.failure.CompareAndSwap(nil, &err) && l.o.OnError != nil {
+		l.o.OnError(err)
+	}
+	return l.Failed()
+}
+
+// Stats returns the counters. It asks the file system for no sizes.
+func (l *Log) Stats() Stats {
+	st := Stats{
+		Commits: l.stats.commits.Load(), Batches: l.stats.batches.Load(), Syncs: l.stats.syncs.Load(),
+		Bytes: l.stats.bytes.Load(),
+	}
+	for _, s := range (*l.table.Load())[1:] {
+		st.Segments++
+		st.DiskBytes += s.End()
+	}
+	if a := l.active.Load(); a != nil {
+		st.DiskBytes += max(0, a.room.Load()-a.End())
+	}
+	st.DiskBytes += l.spare.room()
+	return st
+}
+
+// Close ends the log: what is written becomes durable under every policy, and a sync mark says so, so that the
+// next Open has nothing to repair. No commit may be in progress.
+func (l *Log) Close() error {
+	l.mu.Lock()
+	closed := l.closed
+	l.closed = true
+	l.mu.Unlock()
+	if closed {
+		return ErrClosed
+	}
+	l.spare.close(l)
+	err := l.finish()
+	for _, s := range (*l.table.Load())[1:] {
+		s.close()
+	}
+	return err
+}
+
+func (l *Log) finish() error {
+	s := l.active.Load()
+	if s == nil {
+		return nil
+	}
+	if err := l.Failed(); err != nil {
+		return err
+	}
+	if err := l.sync(s); err != nil {
+		return err
+	}
+	if err := l.writeMark(s); err != nil {
+		return err
+	}
+	// The prepared space behind the mark is given back. Should this fail it is only space.
+	_ = s.file.Truncate(s.End())
+	if err := s.file.Sync(); err != nil {
+		return l.latch(err)
+	}
+	return nil
+}

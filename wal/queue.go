@@ -1,0 +1,188 @@
+package wal
+
+import (
+	"math"
+	"runtime"
+	"sync/atomic"
+)
+
+// Commit is one transaction on its way into the log. The caller sets Payload and does not touch it until Wait has
+// returned; a Commit serves once, or again after Reset.
+type Commit struct {
+	Payload []byte
+
+	number atomic.Uint64
+	seg    *Segment
+	offset int64
+	batch  *batch
+	first  bool // of its batch, so it leads it
+	leads  bool // nobody was leading when it came
+}
+
+// unnumbered is the number of a commit that is not in the queue: larger than every visible one.
+const unnumbered = math.MaxUint64
+
+// NewCommit returns a commit for the payload.
+func NewCommit(payload []byte) *Commit {
+	c := &Commit{Payload: payload}
+	c.number.Store(unnumbered)
+	return c
+}
+
+// Reset makes a commit that nobody else holds ready to serve again.
+func (c *Commit) Reset(payload []byte) {
+	*c = Commit{Payload: payload}
+	c.number.Store(unnumbered)
+}
+
+// Number returns the transaction's number; before Enqueue one that is larger than every visible one. All that
+// belongs to a transaction refers to its commit, so setting the number, one store, puts all of it in its place.
+func (c *Commit) Number() uint64 { return c.number.Load() }
+
+// Position returns where the payload lies. Only after the commit became visible.
+func (c *Commit) Position() (*Segment, int64) { return c.seg, c.offset }
+
+// batch is what one leader writes with one sync.
+type batch struct {
+	commits  []*Commit
+	lead     chan struct{} // tells the first commit's caller that the leader before is done
+	done     chan struct{} // closed when err is known; made when somebody comes to wait
+	finished bool          // guarded by Log.mu
+	err      error
+}
+
+// Enqueue gives the commit its number, which is its place in the order of all. The caller must call Wait soon: the
+// first of a batch leads it, and the others depend on it. An error means that nothing was queued.
+func (l *Log) Enqueue(c *Commit) error {
+	size := int64(len(c.Payload)) + frameRoom
+	for l.mu.Lock(); ; l.mu.Lock() {
+		err := l.Failed()
+		if l.closed {
+			err = ErrClosed
+		}
+		if err == nil && size <= l.left {
+			break
+		}
+		l.mu.Unlock()
+		if err == nil {
+			err = l.makeRoom(size)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	b := l.gather
+	if b == nil {
+		b = &batch{commits: l.spent[:0]}
+		l.spent = nil
+		l.gather = b
+		c.first = true
+		if l.leading {
+			b.lead = make(chan struct{}, 1)
+		} else {
+			l.leading = true
+			c.leads = true
+		}
+	} else if b.done == nil {
+		b.done = make(chan struct{})
+	}
+	c.batch = b
+	b.commits = append(b.commits, c)
+	l.pending += size
+	l.left -= size
+	c.number.Store(l.next)
+	l.next++
+	l.mu.Unlock()
+	return nil
+}
+
+// Wait returns when the commit is visible, as Options.Sync asks, or will never be. Its owner calls it once.
+func (l *Log) Wait(c *Commit) error {
+	b := c.batch
+	if !c.first {
+		<-b.done
+		return l.outcome(c)
+	}
+	if !c.leads {
+		<-b.lead
+	}
+	l.lead(b)
+	return l.outcome(c)
+}
+
+// outcome is the answer for a commit whose batch is finished. What became visible before a later part of its batch
+// failed is durable, and answers rest on it.
+func (l *Log) outcome(c *Commit) error {
+	if c.Number() <= l.Visible() {
+		return nil
+	}
+	return c.batch.err
+}
+
+// Await is Wait for anyone else who saw what the commit holds.
+func (l *Log) Await(c *Commit) error {
+	if c.Number() <= l.Visible() {
+		return nil
+	}
+	b := c.batch
+	l.mu.Lock()
+	done := b.ended()
+	l.mu.Unlock()
+	<-done
+	return l.outcome(c)
+}
+
+// ended returns a channel that is closed when the batch is finished. Called with Log.mu held.
+func (b *batch) ended() <-chan struct{} {
+	if b.done == nil {
+		b.done = make(chan struct{})
+		if b.finished {
+			close(b.done)
+		}
+	}
+	return b.done
+}
+
+// yields is how often at most a leader lets others run before it takes the queue, until as many have come as came
+// last time: each that comes in meanwhile shares the sync that is about to happen, but a yield that brings nobody
+// costs a lone writer its turn.
+const yields = 8
+
+// lead writes the batch and passes the lead on. Each leader leads once: its own commit is in the batch, so it waits
+// for nobody else's.
+func (l *Log) lead(b *batch) {
+	l.mu.Lock()
+	for range yields {
+		if len(b.commits) >= l.lastBatch {
+			break
+		}
+		l.mu.Unlock()
+		runtime.Gosched()
+		l.mu.Lock()
+	}
+	l.gather, l.flying = nil, b
+	l.mu.Unlock()
+
+	err := l.write(b.commits)
+	l.lastBatch = len(b.commits)
+
+	l.mu.Lock()
+	b.finished, b.err = true, err
+	done := b.done
+	for i, c := range b.commits {
+		l.pending -= int64(len(c.Payload)) + frameRoom
+		b.commits[i] = nil
+	}
+	l.spent, b.commits = b.commits[:0], nil
+	next := l.gather
+	l.flying, l.leading = nil, next != nil
+	l.account()
+	l.mu.Unlock()
+
+	if next != nil {
+		next.lead <- struct{}{}
+	}
+	if done != nil {
+		close(done)
+	}
+}

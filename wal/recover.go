@@ -1,0 +1,360 @@
+package wal
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sort"
+)
+
+// Recovery answers one question: the log ends in bytes that are not frames; is that the end of what was written (a
+// torn tail, to be cut), or has something been lost that was acknowledged (damage, to be refused)?
+//
+// Let g be the number of the first frame that is missing or bad, and W the largest syncedThrough that any good
+// frame proves, in what lies before g and in what lies behind it. Everything through W was on stable storage once.
+// So g <= W is damage. Otherwise nothing at g or behind it was ever acknowledged under SyncAlways, and it is cut.
+//
+// What is kept is not yet safe: a frame above W may have been read from the page cache, where a killed process
+// left it. Serving it ("duplicate") and then losing it in a power cut would break the promise that every answer is
+// durable. So each kept frame above W is first written again, the same bytes at the same place (a plain fsync will
+// not do: after one that failed the kernel calls the pages clean and writes nothing), and only then does a sync
+// mark say so. The order is: set the cut bytes aside, rewrite, sync, then mark and zero the cut bytes, sync, then
+// remove what was prepared behind the tail. A crash between any two steps leaves a log that recovers to the same.
+
+// recovery is what was found.
+type recovery struct {
+	segments []*Segment
+	founds   []found
+	tailData []byte // of the last of them
+	synced   uint64 // W
+	junk     int64  // how many bytes behind the tail's end are not zero up to the last that is not
+	later    []uint64
+	nonce    uint64 // of the tail, as the seal before it says; 0 = no seal before it
+}
+
+func (r *recovery) tail() (*Segment, *found) {
+	i := len(r.segments) - 1
+	return r.segments[i], &r.founds[i]
+}
+
+// scanLog reads all of dir, hands the transactions to emit and decides between torn and damaged.
+func scanLog(dir string, id [16]byte, flag int, add func(*Segment), emit func(Frame) error) (*recovery, error) {
+	numbers, err := listSegments(dir)
+	if err != nil {
+		return nil, err
+	}
+	if len(numbers) == 0 {
+		return nil, &CorruptError{File: dir, Reason: "the log has no segment, it was born with one"}
+	}
+	r := &recovery{}
+	var buf []byte
+	var before *found
+	for i, n := range numbers {
+		s, err := openSegment(dir, n, flag)
+		if err != nil {
+			return nil, err
+		}
+		add(s)
+		r.segments = append(r.segments, s)
+		if before == nil && n != 1 || before != nil && n != before.seal.next {
+			if before == nil {
+				return nil, s.Corrupt(0, "segments before this one are missing")
+			}
+			return nil, s.Corrupt(0, fmt.Sprintf("segment %d is missing", before.seal.next))
+		}
+		if buf, err = s.read(buf); err != nil {
+			return nil, err
+		}
+		if h, ok, tooNew := parseHeader(buf); ok && !tooNew {
+			s.first, s.nonce, s.meta = h.first, h.nonce, h.meta
+		}
+		last := uint64(0)
+		if before != nil {
+			last = before.last
+		}
+		f, err := s.scanFrames(buf, last, emit)
+		if err != nil {
+			return nil, err
+		}
+		if err := f.fits(s, id, before); err != nil {
+			return nil, err
+		}
+		r.founds = append(r.founds, f)
+		r.synced = max(r.synced, f.synced)
+		if before != nil {
+			r.nonce = before.seal.nextNonce
+		}
+		s.end.Store(f.end)
+		if !f.sealed {
+			r.tailData, r.later = buf, numbers[i+1:]
+			return r, r.judge(dir, flag)
+		}
+		before = &r.founds[i]
+	}
+	s, f := r.tail()
+	return nil, s.Corrupt(f.end, fmt.Sprintf("segment %d, which this one's seal names, is missing", f.seal.next))
+}
+
+// fits checks a whole header against what is known from elsewhere.
+func (f *found) fits(s *Segment, id [16]byte, before *found) error {
+	h := &f.header
+	switch {
+	case !f.headerOK && before == nil:
+		// The first segment's header was durable before the store existed.
+		return s.Corrupt(0, f.reason)
+	case !f.headerOK:
+		return nil
+	case h.id != id:
+		return s.Corrupt(16, "the segment belongs to another store")
+	case h.number != s.number:
+		return s.Corrupt(32, fmt.Sprintf("this is segment %d", h.number))
+	case before != nil && (h.nonce != before.seal.nextNonce || h.first != before.last+1):
+		return s.Corrupt(40, "the segment is not the one that the seal before it names")
+	case before == nil && h.first != 1:
+		return s.Corrupt(48, "frames before this segment are missing")
+	}
+	return nil
+}
+
+// judge decides about the tail and what lies behind it.
+func (r *recovery) judge(dir string, flag int) error {
+	s, f := r.tail()
+	nonce, first := s.nonce, s.first
+	if !f.headerOK {
+		nonce, first = r.nonce, f.last+1
+	}
+	rest := r.tailData[f.end:]
+	g := f.last + 1
+	proven := searchFrames(rest, nonce, first, g)
+	for _, n := range r.later {
+		// Whatever lies behind the tail was prepared and never used; a header there says that the seal before it
+		// was durable, and with it all before the header's first frame. A frame says that the log went on.
+		later, err := openSegment(dir, n, flag)
+		if errors.Is(err, ErrCorrupt) {
+			continue // a directory without its file: the preparation was interrupted
+		}
+		if err != nil {
+			return err
+		}
+		data, err := later.read(nil)
+		later.close()
+		if err != nil {
+			return err
+		}
+		if h, ok, tooNew := parseHeader(data); tooNew {
+			return fmt.Errorf("%w: %s: unknown segment format", ErrTooNew, later.path)
+		} else if ok {
+			proven = max(proven, h.first-1)
+			if anyFrame(data[headerEntry:], h.nonce, h.first) {
+				return s.Corrupt(f.end, fmt.Sprintf("%s, but segment %d behind it holds frames", f.reason, n))
+			}
+		}
+	}
+	if g <= proven {
+		return s.Corrupt(f.end, fmt.Sprintf("%s: frame %d, and frames through %d were on stable storage", f.reason, g, proven))
+	}
+	for i := len(rest) - 1; i >= 0; i-- {
+		if rest[i] != 0 {
+			r.junk = int64(i) + 1
+			break
+		}
+	}
+	return nil
+}
+
+// recover reads the log and leaves it clean: every frame that was handed to replay durable, nothing behind the
+// last. A log that was closed is found clean, and not a byte is written.
+func (l *Log) recover(replay func(Frame) error) error {
+	flag := os.O_RDWR
+	if l.o.ReadOnly {
+		flag = os.O_RDONLY
+	}
+	r, err := scanLog(l.dir, l.o.ID, flag, l.add, replay)
+	if err != nil {
+		return err
+	}
+	s, f := r.tail()
+	l.tail = s
+	if l.o.ReadOnly {
+		err = r.syncReadOnly()
+	} else {
+		err = r.repair(l)
+	}
+	if err != nil {
+		return err
+	}
+	l.next = f.last + 1
+	l.synced.Store(f.last)
+	l.visible.Store(f.last)
+	return nil
+}
+
+// syncReadOnly makes what was read durable as far as a reader can. Beside a running owner the last frames may not
+// have reached the disk yet, and an answer that rests on them would be worth nothing.
+func (r *recovery) syncReadOnly() error {
+	for i := len(r.segments) - 1; i >= 0; i-- {
+		if r.founds[i].last <= r.synced {
+			return nil
+		}
+		if err := r.segments[i].file.Sync(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (r *recovery) repair(l *Log) error {
+	s, f := r.tail()
+	if f.headerOK && f.last <= r.synced && r.junk == 0 && len(r.later) == 0 {
+		return nil
+	}
+	if r.junk > 0 {
+		if err := setAside(l.dir, s.number, f.end, r.tailData[f.end:][:r.junk]); err != nil {
+			// What is set aside is for a person who wonders; it is not needed. A full disk must not keep a store shut.
+			if !noSpace(err) {
+				return err
+			}
+		}
+	}
+	for i := len(r.segments) - 1; i >= 0 && r.founds[i].last > r.synced; i-- {
+		if err := rewrite(r.segments[i], r.founds[i].end); err != nil {
+			return err
+		}
+		if err := SyncDir(filepath.Dir(r.segments[i].path)); err != nil {
+			return err
+		}
+	}
+	if err := SyncDir(l.dir); err != nil {
+		return err
+	}
+	if !f.headerOK || f.last > r.synced || r.junk > 0 {
+		if err := r.mark(l); err != nil {
+			return err
+		}
+	}
+	for i := len(r.later) - 1; i >= 0; i-- {
+		if err := removeSegment(l.dir, r.later[i]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// mark writes behind the tail's last frame that all before is durable, and zeros over what was cut. A tail whose
+// header never arrived gets one first.
+func (r *recovery) mark(l *Log) error {
+	s, f := r.tail()
+	var b []byte
+	if !f.headerOK {
+		s.nonce = r.nonce
+		b = appendEntry(b, s.header(l.o.ID, f.last+1, l.o.Meta))
+	}
+	b = appendEntry(b, appendFrame(nil, s.nonce, s.first, f.last, f.last, []byte{kindSyncMark}))
+	end := f.end + int64(len(b))
+	if pad := r.junk - int64(len(b)); pad > 0 {
+		b = append(b, make([]byte, pad)...)
+	}
+	if _, err := s.file.WriteAt(b, f.end); err != nil {
+		if noSpace(err) && f.headerOK {
+			// The frames are durable, which is what matters; without a mark the next opening rewrites them again.
+			return nil
+		}
+		return full(err)
+	}
+	if err := s.file.Sync(); err != nil {
+		return err
+	}
+	s.end.Store(end)
+	return nil
+}
+
+// rewrite writes the first n bytes of the segment over themselves and syncs them.
+func rewrite(s *Segment, n int64) error {
+	buf := make([]byte, min(n, 1<<20))
+	for at := int64(0); at < n; {
+		b := buf[:min(int64(len(buf)), n-at)]
+		if _, err := s.file.ReadAt(b, at); err != nil {
+			return fmt.Errorf("%s at offset %d: %w", s.path, at, err)
+		}
+		if _, err := s.file.WriteAt(b, at); err != nil {
+			return err
+		}
+		at += int64(len(b))
+	}
+	return s.file.Sync()
+}
+
+// Torn tails are kept in this directory beside the segments: the last few, each up to a bound.
+const (
+	tornDir  = "torn"
+	tornKeep = 3
+	tornMax  = 1 << 20
+)
+
+// setAside keeps the bytes that are about to be cut.
+func setAside(dir string, segment uint64, offset int64, b []byte) (err error) {
+	td := filepath.Join(dir, tornDir)
+	if err := os.Mkdir(td, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
+		return err
+	}
+	f, err := os.OpenFile(filepath.Join(td, fmt.Sprintf("%020d-%d", segment, offset)), os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(b[:min(len(b), tornMax)])
+	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
+		return err
+	}
+	entries, err := os.ReadDir(td)
+	if err != nil {
+		return err
+	}
+	type aged struct {
+		name string
+		at   int64
+	}
+	var files []aged
+	for _, e := range entries {
+		if fi, err := e.Info(); err == nil {
+			files = append(files, aged{e.Name(), fi.ModTime().UnixNano()})
+		}
+	}
+	sort.Slice(files, func(i, j int) bool { return files[i].at > files[j].at })
+	for _, f := range files[min(tornKeep, len(files)):] {
+		if err := os.Remove(filepath.Join(td, f.name)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Verify reads the log back and checks every frame that was committed when it was called. Writers go on meanwhile.
+func (l *Log) Verify(check func(Frame) error) error {
+	through := l.Visible()
+	var buf []byte
+	for _, s := range (*l.table.Load())[1:] {
+		end := s.End() // loaded first: what is written before it is set is safe to look at
+		if end == 0 || s.first > through+1 {
+			continue
+		}
+		var err error
+		if buf, err = s.read(buf); err != nil {
+			return err
+		}
+		if int64(len(buf)) < end {
+			return s.Corrupt(int64(len(buf)), "the file is shorter than what was written to it")
+		}
+		f, err := s.scanFrames(buf[:end], s.first-1, check)
+		if err != nil {
+			return err
+		}
+		if f.headerOK && f.header.nonce != s.nonce {
+			return s.Corrupt(40, "the header changed since the segment was opened")
+		}
+		if f.end != end {
+			return s.Corrupt(f.end, f.reason)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,265 @@
+package oncelog
+
+import (
+	"bytes"
+	"sync"
+	"sync/atomic"
+
+	"github.com/oncelog/oncelog/index"
+	"github.com/oncelog/oncelog/record"
+	"github.com/oncelog/oncelog/wal"
+)
+
+// name is a key in its keyspace, hashed once a call.
+type name struct {
+	space record.Space
+	hash  index.Hash
+	key   []byte
+}
+
+// claims is the table of all keys that are being decided about, or whose decision is on its way into the index. It
+// alone decides who goes first.
+//
+//	hold ──▶ look up ──▶ stage: a version, not numbered yet ──▶ Enqueue numbers it ──▶ let go
+//	                                                                 │
+//	                         publish: into the index, out of here ◀── visible
+//
+// Whoever changes a key holds it from before the look-up until its change has a number, so the versions of a key
+// are in the order of the log. No lock is held across I/O: the shard's mutex guards memory, and a hold is not a
+// lock but an entry that others can see and wait for.
+type claims struct {
+	shards [claimShards]claimShard
+}
+
+// claimShards is enough that the shard of a key looked up is empty most of the time even with 256 writers inside;
+// an empty shard costs a reader one load.
+const claimShards = 512
+
+type claimShard struct {
+	count atomic.Int32 // of entries
+	mu    sync.Mutex
+	byKey map[index.Hash]*claim
+	_     [40]byte // a cache line each
+}
+
+// claim is one key's entry. Its fields are guarded by the shard's mutex, but for name, which is constant.
+type claim struct {
+	name
+	next     *claim // another key with the same hash
+	held     bool
+	waiters  []chan bool // in the order they came; told true when the hold is handed to them, false to look again
+	base     index.Location
+	based    bool      // base is known: what the index holds for the key, 0 = nothing
+	versions []version // staged and not yet published, in the log's order
+}
+
+// version is a key's record in a transaction.
+type version struct {
+	commit *wal.Commit
+	at     int // of the record in the commit's payload
+	record.Record
+}
+
+func (v *version) live(now int64) bool { return v.Kind != record.Tombstone && now < v.Expires }
+
+func (t *claims) shard(n name) *claimShard { return &t.shards[uint64(n.hash)%claimShards] }
+
+func (sh *claimShard) find(n name) *claim {
+	for c := sh.byKey[n.hash]; c != nil; c = c.next {
+		if c.space == n.space && bytes.Equal(c.key, n.key) {
+			return c
+		}
+	}
+	return nil
+}
+
+func (sh *claimShard) add(n name) *claim {
+	c := &claim{name: n}
+	c.key = bytes.Clone(n.key) // the caller's bytes are the caller's
+	if sh.byKey == nil {
+		sh.byKey = make(map[index.Hash]*claim)
+	}
+	c.next = sh.byKey[n.hash]
+	sh.byKey[n.hash] = c
+	sh.count.Add(1)
+	return c
+}
+
+// drop removes the entry if it says nothing any more.
+func (sh *claimShard) drop(c *claim) {
+	if c.held || len(c.versions) > 0 {
+		return
+	}
+	first := sh.byKey[c.hash]
+	if first == c {
+		if c.next == nil {
+			delete(sh.byKey, c.hash)
+		} else {
+			sh.byKey[c.hash] = c.next
+		}
+	} else {
+		for p := first; p != nil; p = p.next {
+			if p.next == c {
+				p.next = c.next
+			}
+		}
+	}
+	sh.count.Add(-1)
+}
+
+// visible returns the newest version of the key that is committed, if the table has one.
+func (t *claims) visible(n name, log *wal.Log) (version, bool) {
+	sh := t.shard(n)
+	if sh.count.Load() == 0 {
+		return version{}, false
+	}
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	c := sh.find(n)
+	if c == nil {
+		return version{}, false
+	}
+	if i := c.committed(log); i >= 0 {
+		return c.versions[i], true
+	}
+	return version{}, false
+}
+
+// committed returns the place of the newest committed version, or -1.
+func (c *claim) committed(log *wal.Log) int {
+	through := log.Visible()
+	for i := len(c.versions) - 1; i >= 0; i-- {
+		if c.versions[i].commit.Number() <= through {
+			return i
+		}
+	}
+	return -1
+}
+
+// hold takes the key, waiting for whoever has it. With a now, it returns instead as soon as the key is live in a
+// staged version: that is answer enough for a duplicate, who then has to wait for that version's commit, and ten
+// thousand duplicates of one key need not queue for it. Otherwise the version is the newest staged one, if any, and
+// its commit is nil if there is none. A nil claim and no version: look again, something was published.
+func (t *claims) hold(n name, now *int64) (*claim, version) {
+	sh := t.shard(n)
+	for {
+		sh.mu.Lock()
+		c := sh.find(n)
+		if c == nil {
+			c = sh.add(n)
+			c.held = true
+			sh.mu.Unlock()
+			return c, version{}
+		}
+		if now != nil && len(c.versions) > 0 {
+			if v := c.versions[len(c.versions)-1]; v.live(*now) {
+				sh.mu.Unlock()
+				return nil, v
+			}
+		}
+		if !c.held {
+			c.held = true
+			v := c.newest()
+			sh.mu.Unlock()
+			return c, v
+		}
+		wait := make(chan bool, 1)
+		c.waiters = append(c.waiters, wait)
+		sh.mu.Unlock()
+		if mine := <-wait; mine {
+			sh.mu.Lock()
+			v := c.newest()
+			sh.mu.Unlock()
+			return c, v
+		}
+		if now != nil {
+			return nil, version{}
+		}
+	}
+}
+
+func (c *claim) newest() version {
+	if n := len(c.versions); n > 0 {
+		return c.versions[n-1]
+	}
+	return version{}
+}
+
+// release ends a hold. If something changed, all that wait look again and find it; if not, the longest waiting one
+// gets the hold, since waking all of them to find nothing would make n waiters cost n² wake-ups.
+func (t *claims) release(c *claim, changed bool) {
+	sh := t.shard(c.name)
+	sh.mu.Lock()
+	waiters := c.waiters
+	if !changed && len(waiters) > 0 {
+		c.waiters = waiters[1:]
+		sh.mu.Unlock()
+		waiters[0] <- true
+		return
+	}
+	c.waiters = nil
+	c.held = false
+	sh.drop(c)
+	sh.mu.Unlock()
+	for _, w := range waiters {
+		w <- false
+	}
+}
+
+// found records what the index holds for a key, as its holder saw it. Nothing but the table's own publishing
+// changes that while the entry exists.
+func (t *claims) found(c *claim, base index.Location) {
+	sh := t.shard(c.name)
+	sh.mu.Lock()
+	if !c.based {
+		c.base, c.based = base, true
+	}
+	sh.mu.Unlock()
+}
+
+// stage adds a version to a key that the caller holds. It belongs to the commit, and is seen as soon as that has a
+// number that is visible.
+func (t *claims) stage(c *claim, v version) {
+	sh := t.shard(c.name)
+	sh.mu.Lock()
+	c.versions = append(c.versions, v)
+	sh.mu.Unlock()
+}
+
+// publish moves the key's newest committed version into the index, and forgets it and those before it. Whoever
+// comes first does it for all; for the others nothing is left to do.
+func (s *Store) publish(c *claim) {
+	sh := s.claims.shard(c.name)
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	i := c.committed(s.log)
+	if i < 0 {
+		return
+	}
+	base, err := s.enter(c.name, c.base, &c.versions[i])
+	if err != nil {
+		// The record is durable and the index cannot hold it. It stays here, where every look-up finds it.
+		s.warn("oncelog: the index is full, records stay in memory until the store is reopened with room", err)
+		return
+	}
+	c.base = base
+	c.versions = append(c.versions[:0:0], c.versions[i+1:]...)
+	sh.drop(c)
+}
+
+// withdraw forgets the versions of a commit that failed, or was never queued.
+func (t *claims) withdraw(c *claim, commit *wal.Commit) {
+	sh := t.shard(c.name)
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	kept := c.versions[:0:0]
+	for _, v := range c.versions {
+		if v.commit != commit {
+			kept = append(kept, v)
+		}
+	}
+	if len(kept) != len(c.versions) {
+		c.versions = kept
+		sh.drop(c)
+	}
+}

@@ -1,0 +1,54 @@
+package oncelog
+
+import (
+	"sync/atomic"
+	"time"
+)
+
+// clock is the store's time T, in milliseconds since the Unix epoch. T never runs back, over restarts neither:
+// replay raises it to the largest time in the log. Were it to run back, a record could be gone and then live again.
+//
+// Without an injected clock T moves with the monotonic clock from the wall's time at Open on, so that a wall clock
+// that is set while the store is open changes nothing.
+type clock struct {
+	now   func() time.Time // injected; nil = the system's
+	start time.Time        // with its monotonic reading
+	base  atomic.Int64     // T at start; raised by replay, constant afterwards
+	last  atomic.Int64     // the largest T that was told; injected clocks only
+}
+
+func newClock(now func() time.Time) *clock {
+	c := &clock{now: now, start: time.Now()}
+	c.base.Store(c.start.UnixMilli())
+	if now != nil {
+		c.base.Store(now().UnixMilli())
+		c.last.Store(c.base.Load())
+	}
+	return c
+}
+
+// millis returns T.
+func (c *clock) millis() int64 {
+	if c.now == nil {
+		return c.base.Load() + time.Since(c.start).Milliseconds()
+	}
+	raise(&c.last, c.now().UnixMilli())
+	return c.last.Load()
+}
+
+// atLeast says that the log holds a record of time t.
+func (c *clock) atLeast(t int64) {
+	raise(&c.base, t)
+	if c.now != nil {
+		raise(&c.last, t)
+	}
+}
+
+func raise(a *atomic.Int64, v int64) {
+	for {
+		old := a.Load()
+		if old >= v || a.CompareAndSwap(old, v) {
+			return
+		}
+	}
+}

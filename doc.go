@@ -1,0 +1,32 @@
+// Package oncelog is an embedded store that remembers which messages were handled and what came of them, so that a
+// message delivered twice has its effect once.
+//
+// # How a record gets in, and out
+//
+//	PutIfAbsent ─▶ visible already? ──▶ the stored value
+//	                  │ no
+//	                  ▼
+//	               claim the key, look again, encode, stage
+//	                  │
+//	                  ▼
+//	               log: one frame, one sync for all that wait ─▶ visible ─▶ index ─▶ claim ends ─▶ answer
+//
+// The claim table (claims.go) decides who goes first. It holds each key that somebody decides about, and each
+// version of a key that is in the log's queue but not yet in the index. Looking a key up therefore always means:
+// the claim table, then the index, then one read of the record at the place the index names, which confirms the
+// whole key (read.go). A version becomes visible when the log says that its transaction is committed, all keys of
+// one transaction in the same instant, and it enters the index before it leaves the claim table, so that nobody
+// looks between the two.
+//
+// A transaction (tx.go) is the same with many keys: it claims each record it looks at, so that what it read stays
+// true, and stages all its changes as one frame. Transactions run one after the other; what one has staged the
+// next one sees, and each answer that rests on staged data waits until that data is durable.
+//
+// Opening a directory (open.go) takes its lock, reads its manifest, recovers the log and builds the index from it.
+// The clock by which records expire is in clock.go, the end of a store in close.go.
+//
+// # Errors
+//
+// All errors match one of this package's variables, or the operating system's, with errors.Is. A failed write or
+// sync stops all writing until the store is reopened, because only reading the disk again tells what is on it.
+package oncelog

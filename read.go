@@ -1,0 +1,194 @@
+package oncelog
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"sync"
+
+	"github.com/oncelog/oncelog/index"
+	"github.com/oncelog/oncelog/record"
+)
+
+// Get returns the value stored under key, and whether the key is live. The value is the caller's.
+func (s *Store) Get(key []byte) (value []byte, ok bool, err error) {
+	n, err := s.name(record.Records, key)
+	if err != nil {
+		return nil, false, err
+	}
+	return s.value(n)
+}
+
+// value is visible with a value of its own.
+func (s *Store) value(n name) ([]byte, bool, error) {
+	value := []byte{}
+	ok, err := s.visible(n, &value)
+	if !ok {
+		value = nil
+	}
+	return value, ok, err
+}
+
+// AppendGet is Get that appends the value to dst and does not allocate when dst has room for it.
+func (s *Store) AppendGet(dst, key []byte) (value []byte, ok bool, err error) {
+	n, err := s.name(record.Records, key)
+	if err != nil {
+		return dst, false, err
+	}
+	ok, err = s.visible(n, &dst)
+	return dst, ok, err
+}
+
+// Has reports whether the key is live. It reads the record as Get does: the index alone proves no key.
+func (s *Store) Has(key []byte) (bool, error) {
+	n, err := s.name(record.Records, key)
+	if err != nil {
+		return false, err
+	}
+	return s.visible(n, nil)
+}
+
+// name hashes a key of the caller's, once a call.
+func (s *Store) name(space record.Space, key []byte) (name, error) {
+	if err := s.opts.checkKey(key); err != nil {
+		return name{}, err
+	}
+	return name{space: space, hash: s.keys.Hash(byte(space), key), key: key}, nil
+}
+
+// visible reports whether n has a live committed value, and appends it to dst unless that is nil. A miss touches
+// memory only and does not even count as a call in progress: there is nothing that Close could take away from it.
+func (s *Store) visible(n name, dst *[]byte) (bool, error) {
+	if s.gate.shut.Load() {
+		return false, ErrClosed
+	}
+	cand := s.candidate(n)
+	if cand.none() {
+		return false, nil
+	}
+	if !s.gate.enter(uint64(n.hash)) {
+		return false, ErrClosed
+	}
+	defer s.gate.leave(uint64(n.hash))
+	return s.confirm(n, cand, dst)
+}
+
+// candidate is what memory knows about a key: a committed version on its way into the index, or a location that
+// may be the key's.
+type candidate struct {
+	version version
+	loc     index.Location
+}
+
+func (c *candidate) none() bool { return c.version.commit == nil && c.loc == 0 }
+
+// candidate looks in the claim table and then in the index, in this order: a version enters the index before it
+// leaves the table.
+func (s *Store) candidate(n name) candidate {
+	if v, ok := s.claims.visible(n, s.log); ok {
+		return candidate{version: v}
+	}
+	loc, _ := s.keys.Lookup(n.hash, byte(n.space), n.key)
+	return candidate{loc: loc}
+}
+
+// confirm reads what the candidate stands for and reports whether it is the key's and live.
+func (s *Store) confirm(n name, cand candidate, dst *[]byte) (bool, error) {
+	if v := &cand.version; v.commit != nil {
+		if !v.live(s.clock.millis()) {
+			return false, nil
+		}
+		if dst != nil {
+			*dst = append(*dst, v.Value...)
+		}
+		return true, nil
+	}
+	b := buffers.Get().(*buffer)
+	defer buffers.Put(b)
+	r, ok, err := s.fetch(n, cand.loc, b)
+	if err != nil || !ok || s.clock.millis() >= r.Expires {
+		return false, err
+	}
+	if dst != nil {
+		*dst = append(*dst, r.Value...)
+	}
+	return true, nil
+}
+
+// buffer is what a look-up reads a record into. It has room for most records, so that one read is enough.
+type buffer struct {
+	first [firstRead]byte
+	long  []byte // for longer ones
+}
+
+// firstRead is a 36-byte key and a 256-byte value with room to spare; reading 512 bytes costs what reading 300
+// does. keepLong bounds what a pooled buffer keeps.
+const (
+	firstRead = 512
+	keepLong  = 64 << 10
+)
+
+var buffers = sync.Pool{New: func() any { return new(buffer) }}
+
+// fetch reads the record at loc into b and reports whether it is n's. The index only finds candidates; the whole
+// key decides.
+func (s *Store) fetch(n name, loc index.Location, b *buffer) (r record.Record, ok bool, err error) {
+	r, err = s.readAt(loc, b)
+	if err != nil {
+		return r, false, err
+	}
+	return r, r.Space() == n.space && bytes.Equal(r.Key, n.key), nil
+}
+
+// readAt reads and checks the record at loc. The record points into b.
+func (s *Store) readAt(loc index.Location, b *buffer) (r record.Record, err error) {
+	if cap(b.long) > keepLong {
+		b.long = nil
+	}
+	seg, off := s.log.Segment(loc.Slot()), loc.Offset()
+	if seg == nil {
+		return r, fmt.Errorf("%w: the index names segment slot %d, which is not there; reopen the store", ErrCorrupt, loc.Slot())
+	}
+	base := record.DecodeBase(seg.Meta())
+	buf := b.first[:]
+	n, err := seg.ReadAt(buf, off)
+	if err != nil && (err != io.EOF || n == 0) {
+		return r, readError(seg.Path(), off, err)
+	}
+	r, _, err = record.Parse(buf[:n], base)
+	if errors.Is(err, record.ErrShort) {
+		size, sizeErr := record.Size(buf[:n])
+		if sizeErr != nil || int64(size) > seg.End()-off {
+			return r, seg.Corrupt(off, "a record is cut short")
+		}
+		if cap(b.long) < size {
+			b.long = make([]byte, size)
+		}
+		buf = b.long[:size]
+		if _, err := seg.ReadAt(buf, off); err != nil {
+			return r, readError(seg.Path(), off, err)
+		}
+		r, _, err = record.Parse(buf, base)
+	}
+	if err != nil {
+		return r, recordError(seg.Corrupt, seg.Path(), off, err)
+	}
+	return r, nil
+}
+
+func readError(path string, off int64, err error) error {
+	if errors.Is(err, os.ErrClosed) {
+		return ErrClosed
+	}
+	return fmt.Errorf("oncelog: read %s at offset %d: %w", path, off, err)
+}
+
+// recordError says where a record is bad, and whether it is damaged or unknown.
+func recordError(corrupt func(int64, string) error, path string, off int64, err error) error {
+	if errors.Is(err, record.ErrUnknown) {
+		return fmt.Errorf("%w: %s at offset %d: %w", ErrTooNew, path, off, err)
+	}
+	return corrupt(off, err.Error())
+}

@@ -1,0 +1,325 @@
+package oncelog
+
+import (
+	"bytes"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/oncelog/oncelog/record"
+	"github.com/oncelog/oncelog/wal"
+)
+
+// Tx is a transaction in progress, valid until the function it was given to returns. A method that returns an
+// error has changed nothing; after one that could not read, or that made the transaction too large, the whole
+// transaction fails.
+//
+// Each key that a transaction looks at is held until the transaction is staged, so what it has read stays true. A
+// key that a single call is deciding about is waited for; such a call never waits for a transaction while it holds
+// its key, so no circle can close.
+type Tx struct {
+	s    *Store
+	view bool
+	now  int64 // T at the beginning: one transaction sees one time
+
+	mu      sync.Mutex
+	over    bool
+	err     error // what made the whole transaction fail
+	size    int   // of the changes, an upper bound
+	touched map[string]*touched
+	order   []*touched  // as they were touched
+	saw     *wal.Commit // the newest commit among those whose staged data was seen
+}
+
+// touched is a key that the transaction holds.
+type touched struct {
+	claim  *claim
+	there  bool           // before the transaction, expired or not
+	live   bool           // there and not expired
+	value  []byte         // then
+	change *record.Record // what the transaction makes of it; nil = nothing
+}
+
+// Update runs fn as one transaction: serializable with all others, and durable when Update returns nil, whole or
+// not at all. When fn returns an error or panics, nothing is changed.
+//
+// fn runs once, on the caller's goroutine, under the transaction lock: others wait meanwhile, so no slow work
+// belongs inside, and no other call of the store that writes, or that reads what fn has looked at, which would
+// wait for itself. Also an Update that wrote nothing, or whose fn failed, returns only when what fn read is
+// durable; if that fails the error is ErrFailed.
+func (s *Store) Update(fn func(tx *Tx) error) error {
+	if s.opts.ReadOnly {
+		return ErrReadOnly
+	}
+	if !s.gate.enter(0) {
+		return ErrClosed
+	}
+	defer s.gate.leave(0)
+	s.txLock.Lock()
+	tx := s.newTx(false)
+	commit, changes, err := tx.run(fn)
+	switch {
+	case commit != nil:
+		return s.settle(commit, changes)
+	case tx.saw != nil:
+		if err := s.log.Await(tx.saw); err != nil {
+			return err
+		}
+	}
+	return err
+}
+
+// View runs fn with a transaction that sees durable data only and changes nothing: its writing methods return
+// ErrReadOnly. It runs under the transaction lock, like Update.
+func (s *Store) View(fn func(tx *Tx) error) error {
+	if !s.gate.enter(0) {
+		return ErrClosed
+	}
+	defer s.gate.leave(0)
+	s.lockDurable()
+	_, _, err := s.newTx(true).run(fn)
+	return err
+}
+
+// lockDurable takes the transaction lock at a moment when all that transactions have staged is durable, or has
+// failed and is seen by nobody.
+func (s *Store) lockDurable() {
+	// Waiting without the lock lets others go on, and usually succeeds at once. Under a constant stream of updates
+	// there is always one more on its way, so in the end the lock is kept over one sync.
+	const patience = 4
+	for try := 0; ; try++ {
+		s.txLock.Lock()
+		last := s.lastStaged
+		if last == nil || last.Number() <= s.log.Visible() || s.log.Failed() != nil {
+			return
+		}
+		if try == patience {
+			_ = s.log.Await(last)
+			return
+		}
+		s.txLock.Unlock()
+		_ = s.log.Await(last)
+	}
+}
+
+func (s *Store) newTx(view bool) *Tx {
+	return &Tx{s: s, view: view, now: s.clock.millis(), touched: make(map[string]*touched)}
+}
+
+// run calls fn and stages what it did. The caller has taken the transaction lock, which run gives up whatever fn
+// does, together with all that the transaction holds.
+func (tx *Tx) run(fn func(tx *Tx) error) (commit *wal.Commit, changes []change, err error) {
+	s := tx.s
+	began := time.Now()
+	defer func() {
+		tx.mu.Lock()
+		tx.over = true
+		tx.mu.Unlock()
+		for _, t := range tx.order {
+			s.claims.release(t.claim, commit != nil && t.change != nil)
+		}
+		raise(&s.txHeldMax, int64(time.Since(began)))
+		s.txLock.Unlock()
+	}()
+	if err = fn(tx); err != nil {
+		return nil, nil, err
+	}
+	tx.mu.Lock()
+	defer tx.mu.Unlock()
+	if tx.err != nil {
+		return nil, nil, tx.err
+	}
+	at := s.clock.millis()
+	for _, t := range tx.order {
+		if r := t.change; r != nil {
+			if r.Expires != record.Forever {
+				r.Expires = addMillis(at, r.Expires-r.At)
+			}
+			r.At = at // the TTL counts from the commit
+			changes = append(changes, change{t.claim, *r})
+		}
+	}
+	if len(changes) == 0 {
+		return nil, nil, nil
+	}
+	if err = s.ready(tx.size); err != nil {
+		return nil, nil, err
+	}
+	if commit, err = s.stage(tx.size, changes); err != nil {
+		return nil, nil, err
+	}
+	s.lastStaged = commit
+	return commit, changes, nil
+}
+
+// touch holds a key and finds out what it is, unless the transaction has done so already. The caller holds tx.mu.
+func (tx *Tx) touch(space record.Space, key []byte) (*touched, error) {
+	s := tx.s
+	if tx.over {
+		return nil, ErrTxDone
+	}
+	if tx.err != nil {
+		return nil, tx.err
+	}
+	n, err := s.name(space, key)
+	if err != nil {
+		return nil, err
+	}
+	id := string(append([]byte{byte(space)}, key...))
+	if t := tx.touched[id]; t != nil {
+		return t, nil
+	}
+	c, v := s.claims.hold(n, nil)
+	t := &touched{claim: c}
+	tx.touched[id] = t
+	tx.order = append(tx.order, t)
+	if v.commit == nil {
+		r, ok, err := s.current(c)
+		if err != nil {
+			return nil, tx.fail(err)
+		}
+		t.there, t.live, t.value = ok, ok && tx.now < r.Expires, r.Value
+		return t, nil
+	}
+	if tx.view {
+		if err := s.log.Await(v.commit); err != nil {
+			return nil, tx.fail(err)
+		}
+	} else if tx.saw == nil || tx.saw.Number() < v.commit.Number() {
+		tx.saw = v.commit
+	}
+	t.there, t.live, t.value = v.Kind != record.Tombstone, v.live(tx.now), v.Value
+	return t, nil
+}
+
+// fail makes the whole transaction fail.
+func (tx *Tx) fail(err error) error {
+	tx.err = err
+	return err
+}
+
+// get returns the value that the transaction sees.
+func (t *touched) get() ([]byte, bool) {
+	if r := t.change; r != nil {
+		return r.Value, r.Kind != record.Tombstone
+	}
+	return t.value, t.live
+}
+
+// set makes r the transaction's change of t, or takes the change back if r is nil.
+func (tx *Tx) set(t *touched, r *record.Record) error {
+	size := tx.size
+	if t.change != nil {
+		size -= record.MaxSize(len(t.change.Key), len(t.change.Value), 0)
+	}
+	if r != nil {
+		size += record.MaxSize(len(r.Key), len(r.Value), 0)
+	}
+	if size > wal.MaxPayload {
+		return tx.fail(fmt.Errorf("%w: a transaction of more than %d bytes; make several", ErrTooLarge, wal.MaxPayload))
+	}
+	t.change, tx.size = r, size
+	return nil
+}
+
+func (tx *Tx) read(space record.Space, key []byte) ([]byte, bool, error) {
+	tx.mu.Lock()
+	defer tx.mu.Unlock()
+	t, err := tx.touch(space, key)
+	if err != nil {
+		return nil, false, err
+	}
+	value, ok := t.get()
+	if !ok {
+		return nil, false, nil
+	}
+	return append([]byte{}, value...), true, nil
+}
+
+// remove makes key of a keyspace absent and reports whether it was there.
+func (tx *Tx) remove(kind record.Kind, key []byte) (bool, error) {
+	tx.mu.Lock()
+	defer tx.mu.Unlock()
+	if tx.view {
+		return false, ErrReadOnly
+	}
+	t, err := tx.touch(record.SpaceOf(kind, false), key)
+	if err != nil {
+		return false, err
+	}
+	_, existed := t.get()
+	if !t.there {
+		return existed, tx.set(t, nil) // it came with this transaction and goes with it
+	}
+	r := tombstone(kind, tx.now, t.claim.key) // of an expired record too, as in Store.Delete
+	return existed, tx.set(t, &r)
+}
+
+// Record returns the record under key, if it is live.
+func (tx *Tx) Record(key []byte) (value []byte, ok bool, err error) {
+	return tx.read(record.Records, key)
+}
+
+// PutRecord stores a record for ttl from the commit (0 = Options.TTL). ErrExists if the key is live.
+func (tx *Tx) PutRecord(key, value []byte, ttl time.Duration) error {
+	ms, err := tx.s.opts.ttlMillis(ttl)
+	if err != nil {
+		return err
+	}
+	if err := tx.s.opts.checkValue(value); err != nil {
+		return err
+	}
+	tx.mu.Lock()
+	defer tx.mu.Unlock()
+	if tx.view {
+		return ErrReadOnly
+	}
+	t, err := tx.touch(record.Records, key)
+	if err != nil {
+		return err
+	}
+	if _, ok := t.get(); ok {
+		return ErrExists
+	}
+	return tx.set(t, &record.Record{
+		Kind: record.Result, At: tx.now, Expires: addMillis(tx.now, ms), Key: t.claim.key, Value: bytes.Clone(value),
+	})
+}
+
+// DeleteRecord removes the record under key and reports whether it was live.
+func (tx *Tx) DeleteRecord(key []byte) (existed bool, err error) {
+	return tx.remove(record.Result, key)
+}
+
+// Get returns a piece of application state: a keyspace of its own whose values never expire.
+func (tx *Tx) Get(key []byte) (value []byte, ok bool, err error) { return tx.read(record.States, key) }
+
+// Set stores a piece of application state.
+func (tx *Tx) Set(key, value []byte) error {
+	if err := tx.s.opts.checkValue(value); err != nil {
+		return err
+	}
+	return tx.put(record.State, key, bytes.Clone(value))
+}
+
+// put stores a value that does not expire. The value is the transaction's.
+func (tx *Tx) put(kind record.Kind, key, value []byte) error {
+	tx.mu.Lock()
+	defer tx.mu.Unlock()
+	if tx.view {
+		return ErrReadOnly
+	}
+	t, err := tx.touch(record.SpaceOf(kind, false), key)
+	if err != nil {
+		return err
+	}
+	return tx.set(t, &record.Record{
+		Kind: kind, At: tx.now, Expires: record.Forever, Key: t.claim.key, Value: value,
+	})
+}
+
+// Delete removes a piece of application state. Removing what is not there is no error.
+func (tx *Tx) Delete(key []byte) error {
+	_, err := tx.remove(record.State, key)
+	return err
+}

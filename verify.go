@@ -1,0 +1,38 @@
+package oncelog
+
+import (
+	"github.com/oncelog/oncelog/record"
+	"github.com/oncelog/oncelog/wal"
+)
+
+// Verify reads back all that was committed when it was called, every frame and every record, and returns the first
+// damage as a *CorruptError. Writers and readers go on meanwhile. Close ends it with ErrClosed.
+func (s *Store) Verify() error {
+	if !s.gate.enter(0) {
+		return ErrClosed
+	}
+	defer s.gate.leave(0)
+	return s.log.Verify(func(f wal.Frame) error {
+		if s.gate.shut.Load() {
+			return ErrClosed
+		}
+		return eachRecord(f, func(record.Record, int64) error { return nil })
+	})
+}
+
+// eachRecord decodes the records of a frame and gives each with its offset in the segment's file.
+func eachRecord(f wal.Frame, do func(r record.Record, off int64) error) error {
+	base := record.DecodeBase(f.Segment.Meta())
+	for at := 0; at < len(f.Payload); {
+		off := f.Offset + int64(at)
+		r, n, err := record.Parse(f.Payload[at:], base)
+		if err != nil {
+			return recordError(f.Segment.Corrupt, f.Segment.Path(), off, err)
+		}
+		if err := do(r, off); err != nil {
+			return err
+		}
+		at += n
+	}
+	return nil
+}

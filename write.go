@@ -1,0 +1,251 @@
+package oncelog
+
+import (
+	"bytes"
+	"time"
+
+	"github.com/oncelog/oncelog/index"
+	"github.com/oncelog/oncelog/record"
+	"github.com/oncelog/oncelog/wal"
+)
+
+// PutIfAbsent stores value under key, for ttl from its commit (0 = Options.TTL), unless the key is live. It returns
+// once that is durable, as Options.Sync says. For a live key it returns the stored value and inserted == false, and
+// that answer too comes only when what it rests on is durable.
+//
+// After an error the record may be there when the store is opened again, whole, or not; it is not visible before.
+func (s *Store) PutIfAbsent(key, value []byte, ttl time.Duration) (existing []byte, inserted bool, err error) {
+	if s.opts.ReadOnly {
+		return nil, false, ErrReadOnly
+	}
+	ms, err := s.opts.ttlMillis(ttl)
+	if err != nil {
+		return nil, false, err
+	}
+	if err := s.opts.checkValue(value); err != nil {
+		return nil, false, err
+	}
+	n, err := s.name(record.Records, key)
+	if err != nil {
+		return nil, false, err
+	}
+	if !s.gate.enter(uint64(n.hash)) {
+		return nil, false, ErrClosed
+	}
+	defer s.gate.leave(uint64(n.hash))
+	for {
+		if cand := s.candidate(n); !cand.none() {
+			existing := []byte{}
+			ok, err := s.confirm(n, cand, &existing)
+			if err != nil {
+				return nil, false, err
+			}
+			if ok {
+				return existing, false, nil
+			}
+		}
+		size := record.MaxSize(len(key), len(value), 0)
+		if err := s.ready(size); err != nil {
+			return nil, false, err
+		}
+		now := s.clock.millis()
+		c, v := s.claims.hold(n, &now)
+		if c == nil {
+			if v.commit == nil {
+				continue
+			}
+			if err := s.log.Await(v.commit); err != nil {
+				return nil, false, err
+			}
+			return bytes.Clone(v.Value), false, nil
+		}
+		if v.commit == nil {
+			// Nobody is deciding now, but somebody may have been since the look-up above.
+			r, ok, err := s.current(c)
+			if err != nil {
+				s.claims.release(c, false)
+				return nil, false, err
+			}
+			if ok && s.clock.millis() < r.Expires {
+				s.claims.release(c, true)
+				return r.Value, false, nil
+			}
+		}
+		at := s.clock.millis()
+		ch := change{claim: c, record: record.Record{
+			Kind: record.Result, At: at, Expires: addMillis(at, ms), Key: key, Value: value,
+		}}
+		if err := s.commit(size, ch); err != nil {
+			return nil, false, err
+		}
+		return nil, true, nil
+	}
+}
+
+// Delete makes the store forget key, durably, and reports whether it was live.
+func (s *Store) Delete(key []byte) (existed bool, err error) {
+	if s.opts.ReadOnly {
+		return false, ErrReadOnly
+	}
+	n, err := s.name(record.Records, key)
+	if err != nil {
+		return false, err
+	}
+	if !s.gate.enter(uint64(n.hash)) {
+		return false, ErrClosed
+	}
+	defer s.gate.leave(uint64(n.hash))
+	size := record.MaxSize(len(key), 1, 0)
+	if err := s.ready(size); err != nil {
+		return false, err
+	}
+	c, v := s.claims.hold(n, nil)
+	there, expires := v.Kind != record.Tombstone, v.Expires
+	if v.commit == nil {
+		r, ok, err := s.current(c)
+		if err != nil {
+			s.claims.release(c, false)
+			return false, err
+		}
+		there, expires = ok, r.Expires
+	}
+	if !there {
+		s.claims.release(c, false)
+		if v.commit != nil {
+			return false, s.log.Await(v.commit)
+		}
+		return false, nil
+	}
+	// A record that has expired is deleted as well: a clock set back before the next opening could return it.
+	at := s.clock.millis()
+	err = s.commit(size, change{claim: c, record: tombstone(record.Result, at, key)})
+	return err == nil && at < expires, err
+}
+
+func tombstone(of record.Kind, at int64, key []byte) record.Record {
+	return record.Record{Kind: record.Tombstone, At: at, Expires: record.Forever, Key: key, Value: []byte{byte(of)}}
+}
+
+// addMillis saturates at Forever.
+func addMillis(t, d int64) int64 {
+	if d == record.Forever || t > record.Forever-d {
+		return record.Forever
+	}
+	return t + d
+}
+
+// ready returns an error when a commit of size payload bytes would be refused. It is asked before anything is
+// claimed.
+func (s *Store) ready(size int) error {
+	if err := s.log.Ready(size); err != nil {
+		return err
+	}
+	return s.keys.Full()
+}
+
+// current reads what the index holds for a key that the caller holds and that has no staged version. ok is false
+// if there is nothing; a record that is found may have expired. Its bytes are the caller's.
+func (s *Store) current(c *claim) (r record.Record, ok bool, err error) {
+	loc, ok := s.keys.Lookup(c.hash, byte(c.space), c.key)
+	if ok {
+		b := buffers.Get().(*buffer)
+		defer buffers.Put(b)
+		if r, ok, err = s.fetch(c.name, loc, b); err != nil {
+			return r, false, err
+		}
+	}
+	if !ok {
+		s.claims.found(c, 0)
+		return record.Record{}, false, nil
+	}
+	s.claims.found(c, loc)
+	r.Key, r.Value, r.Attrs = c.key, append([]byte{}, r.Value...), bytes.Clone(r.Attrs)
+	return r, true, nil
+}
+
+// change is what a transaction does to one key, which it holds.
+type change struct {
+	claim  *claim
+	record record.Record
+}
+
+// commit makes the changes one transaction of at most size payload bytes: durable, visible, in the index. The
+// holds are let go as soon as the transaction has its place in the log.
+func (s *Store) commit(size int, changes ...change) error {
+	c, err := s.stage(size, changes)
+	for _, ch := range changes {
+		s.claims.release(ch.claim, err == nil)
+	}
+	if err != nil {
+		return err
+	}
+	return s.settle(c, changes)
+}
+
+// stage encodes the changes, gives each key its version and the transaction its number. An error means that
+// nothing was staged.
+func (s *Store) stage(size int, changes []change) (*wal.Commit, error) {
+	payload := make([]byte, 0, size) // never grown: the versions point into it
+	c := wal.NewCommit(nil)
+	for i := range changes {
+		at := len(payload)
+		r := changes[i].record
+		payload = record.Append(payload, s.base, &r)
+		end := len(payload) - record.CheckSize - len(r.Attrs)
+		r.Value = payload[end-len(r.Value) : end : end]
+		r.Key = changes[i].claim.key
+		s.claims.stage(changes[i].claim, version{commit: c, at: at, Record: r})
+	}
+	c.Payload = payload
+	if err := s.log.Enqueue(c); err != nil {
+		for i := range changes {
+			s.claims.withdraw(changes[i].claim, c)
+		}
+		return nil, err
+	}
+	return c, nil
+}
+
+// settle waits for a staged transaction and moves its versions into the index.
+func (s *Store) settle(c *wal.Commit, changes []change) error {
+	if err := s.log.Wait(c); err != nil {
+		for i := range changes {
+			s.claims.withdraw(changes[i].claim, c)
+		}
+		return err
+	}
+	c.Payload = nil // 16 MiB at worst, which the newest transaction would keep alive
+	for i := range changes {
+		s.publish(changes[i].claim)
+	}
+	return nil
+}
+
+// enter puts a committed version into the index in the place of base, where the key was before, and returns where
+// it is now. The caller guards the key.
+func (s *Store) enter(n name, base index.Location, v *version) (index.Location, error) {
+	if v.Kind == record.Tombstone {
+		if base != 0 {
+			s.keys.Remove(n.hash, byte(n.space), n.key, base)
+			s.count(n.space, -1)
+		}
+		return 0, nil
+	}
+	seg, off := v.commit.Position()
+	loc := index.At(seg.Slot(), off+int64(v.at))
+	if base != 0 {
+		s.keys.Replace(n.hash, byte(n.space), n.key, base, loc)
+		return loc, nil
+	}
+	if err := s.keys.Insert(n.hash, byte(n.space), n.key, loc); err != nil {
+		return 0, err
+	}
+	s.count(n.space, 1)
+	return loc, nil
+}
+
+func (s *Store) count(space record.Space, d int64) {
+	if space == record.Records {
+		s.records.Add(d)
+	}
+}

@@ -57,7 +57,7 @@ func TestPromise9FullDisk(t *testing.T) {
 	fill()
 	require.Greater(t, acknowledged, 500)
 	check()
-	require.ErrorIs(t, s.Update(set("state", string(value))), ErrFull)
+	require.ErrorIs(t, s.Update(set("state", string(make([]byte, 1<<20)))), ErrFull)
 	require.ErrorIs(t, s.View(func(tx *Tx) error { return errors.ErrUnsupported }), errors.ErrUnsupported)
 
 	require.NoError(t, os.Remove(ballast))

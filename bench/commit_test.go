@@ -4,13 +4,17 @@ package bench
 
 import (
 	"encoding/binary"
+	"encoding/hex"
+	"errors"
 	"fmt"
 	"path/filepath"
 	"sync/atomic"
 	"testing"
 
-	"github.com/oncelog/oncelog/wal"
 	"github.com/stretchr/testify/require"
+
+	"github.com/oncelog/oncelog"
+	"github.com/oncelog/oncelog/wal"
 )
 
 // A frame holds a record with a key and a value of these sizes; the format promises to put at most 28 bytes around
@@ -23,7 +27,7 @@ const (
 )
 
 // contenders: the limit first, the others are compared with it.
-var contenders = []contender{{"limit", openLimit}, {"wal", openWAL}}
+var contenders = []contender{{"limit", openLimit}, {"wal", openWAL}, {"store", openStore}}
 
 func openLimit(b *testing.B, dir string) rival {
 	l := &limit{}
@@ -61,6 +65,34 @@ func openWAL(b *testing.B, dir string) rival {
 			return l.Wait(c)
 		}
 	}}
+}
+
+// openStore is the whole way: a key that nobody has seen, looked up, claimed, logged and indexed.
+func openStore(b *testing.B, dir string) rival {
+	s, err := oncelog.Open(filepath.Join(dir, "store"), nil)
+	require.NoError(b, err)
+	b.Cleanup(func() { require.NoError(b, s.Close()) })
+	var ids atomic.Uint64
+	return rival{writer: func() func() error {
+		key, value := make([]byte, keySize), make([]byte, valueSize)
+		return func() error {
+			nameKey(key, ids.Add(1))
+			_, inserted, err := s.PutIfAbsent(key, value, 0)
+			if err == nil && !inserted {
+				err = errors.New("a fresh key exists")
+			}
+			return err
+		}
+	}}
+}
+
+// nameKey makes key the id's, in the form of a UUID.
+func nameKey(key []byte, id uint64) {
+	var raw [16]byte
+	binary.BigEndian.PutUint64(raw[:], id*0x9e3779b97f4a7c15)
+	binary.BigEndian.PutUint64(raw[8:], id)
+	hex.Encode(key[:32], raw[:])
+	copy(key[32:], "-key")
 }
 
 // BenchmarkCommit compares commits by 1, 8, 64 and 256 goroutines with the limit.

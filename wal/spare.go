@@ -23,7 +23,8 @@ type keeper struct {
 	growing sync.Mutex // one makeRoom at a time
 	next    uint64     // number of the segment to prepare; guarded by making
 
-	buffer []byte // of a sealed segment, for the next one (buffer.go); guarded by making
+	buffer atomic.Pointer[[]byte] // for the library of the first whole segment (buffer.go)
+	given  sync.Once
 
 	queue struct {
 		sync.Mutex
@@ -143,13 +144,11 @@ func (k *keeper) make(l *Log, fill bool) {
 		k.failed.Store(&err)
 		return
 	}
-	if p := entryBuffer(s.lib); p != nil {
-		if k.buffer == nil {
-			k.buffer = make([]byte, l.o.SegmentSize+sealRoom)
-			clear(k.buffer) // touched here, so that the leader need not fault it in
-		}
-		*p, k.buffer = k.buffer[:0], nil
-	}
+	k.given.Do(func() {
+		b := make([]byte, l.o.SegmentSize+sealRoom)
+		clear(b) // touched here, so that the leader need not fault it in
+		k.buffer.Store(&b)
+	})
 	k.next++
 	k.failed.Store(nil)
 	l.mu.Lock()
@@ -227,12 +226,6 @@ func (k *keeper) finishRetired(l *Log) {
 		k.queue.Unlock()
 		if err := s.lib.Close(); err != nil {
 			_ = l.latch(fmt.Errorf("%s: %w", s.path, err))
-		}
-		// The first segment's is smaller; one that a large transaction has grown is not kept.
-		if p := entryBuffer(s.lib); p != nil && int64(cap(*p)) >= l.o.SegmentSize && int64(cap(*p)) <= 2*l.o.SegmentSize {
-			k.making.Lock()
-			k.buffer = *p
-			k.making.Unlock()
 		}
 		s.lib = nil
 		_ = s.file.Truncate(s.End()) // only space

@@ -97,6 +97,7 @@ func (l *Log) writeSome(commits []*Commit) (n int, err error) {
 func (l *Log) succeed(s, next *Segment) {
 	l.add(next)
 	l.active.Store(next)
+	l.passBuffer(s, next)
 	l.spare.retire(s)
 }
 

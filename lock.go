@@ -102,5 +102,7 @@ func (l *dirLock) release() error {
 			break
 		}
 	}
-	return l.file.Close()
+	// Closing alone would leave the lock with a child process that is being started at this moment and has a copy of
+	// the descriptor until it runs its program.
+	return errors.Join(unlockFile(l.file), l.file.Close())
 }

@@ -13,6 +13,7 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -375,4 +376,31 @@ func TestEmptyAndLongKeys(t *testing.T) {
 	put(t, s, string(long[1:]), "v")
 	has(t, s, string(long[1:]), "v")
 	require.ErrorIs(t, s.Update(func(tx *Tx) error { return tx.Set([]byte("k"), make([]byte, DefaultMaxValueSize+1)) }), ErrTooLarge)
+}
+
+// A child process that is being started holds a copy of every descriptor for a moment, the lock's too. Closing the
+// store gives the lock up nevertheless.
+func TestReopenWhileChildrenAreStarted(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "store")
+	stop := make(chan struct{})
+	var children sync.WaitGroup
+	for range 3 {
+		children.Go(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+					_ = exec.Command(os.Args[0], "-test.run=^$").Run()
+				}
+			}
+		})
+	}
+	defer children.Wait()
+	defer close(stop)
+	for range 300 {
+		s, err := Open(dir, &quick)
+		require.NoError(t, err)
+		require.NoError(t, s.Close())
+	}
 }

@@ -27,6 +27,8 @@ func flockFile(f *os.File) error {
 	}
 }
 
+func unlockFile(f *os.File) error { return syscall.Flock(int(f.Fd()), syscall.LOCK_UN) }
+
 // checkOwner refuses a directory of another user: who owns it can change what is in it.
 func checkOwner(dir string, fi os.FileInfo) error {
 	st, ok := fi.Sys().(*syscall.Stat_t)

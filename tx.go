@@ -188,7 +188,7 @@ func (tx *Tx) touch(space record.Space, key []byte) (*touched, error) {
 	} else if tx.saw == nil || tx.saw.Number() < v.commit.Number() {
 		tx.saw = v.commit
 	}
-	t.there, t.live, t.value = v.Kind != record.Tombstone, v.live(tx.now), v.Value
+	t.there, t.live, t.value = !v.deleted, v.live(tx.now), v.value
 	return t, nil
 }
 

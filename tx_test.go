@@ -304,7 +304,7 @@ func waiters(s *Store) (n int) {
 	for i := range s.claims.shards {
 		sh := &s.claims.shards[i]
 		sh.mu.Lock()
-		for _, c := range sh.byKey {
+		for c := sh.first.Load(); c != nil; c = c.next {
 			n += len(c.waiters)
 		}
 		sh.mu.Unlock()

@@ -57,7 +57,7 @@ func (s *Store) PutIfAbsent(key, value []byte, ttl time.Duration) (existing []by
 			if err := s.log.Await(v.commit); err != nil {
 				return nil, false, err
 			}
-			return bytes.Clone(v.Value), false, nil
+			return append([]byte{}, v.value...), false, nil
 		}
 		if v.commit == nil {
 			// Nobody is deciding now, but somebody may have been since the look-up above.
@@ -100,7 +100,7 @@ func (s *Store) Delete(key []byte) (existed bool, err error) {
 		return false, err
 	}
 	c, v := s.claims.hold(n, nil)
-	there, expires := v.Kind != record.Tombstone, v.Expires
+	there, expires := !v.deleted, v.expires
 	if v.commit == nil {
 		r, ok, err := s.current(c)
 		if err != nil {
@@ -185,16 +185,16 @@ func (s *Store) commit(size int, changes ...change) error {
 // stage encodes the changes, gives each key its version and the transaction its number. An error means that
 // nothing was staged.
 func (s *Store) stage(size int, changes []change) (*wal.Commit, error) {
-	payload := make([]byte, 0, size) // never grown: the versions point into it
-	c := wal.NewCommit(nil)
+	c, payload := newCommit(size)
 	for i := range changes {
 		at := len(payload)
-		r := changes[i].record
-		payload = record.Append(payload, s.base, &r)
+		r := &changes[i].record
+		payload = record.Append(payload, s.base, r)
 		end := len(payload) - record.CheckSize - len(r.Attrs)
-		r.Value = payload[end-len(r.Value) : end : end]
-		r.Key = changes[i].claim.key
-		s.claims.stage(changes[i].claim, version{commit: c, at: at, Record: r})
+		s.claims.stage(changes[i].claim, version{
+			commit: c, at: at, value: payload[end-len(r.Value) : end : end], expires: r.Expires,
+			deleted: r.Kind == record.Tombstone,
+		})
 	}
 	c.Payload = payload
 	if err := s.log.Enqueue(c); err != nil {
@@ -204,6 +204,23 @@ func (s *Store) stage(size int, changes []change) (*wal.Commit, error) {
 		return nil, err
 	}
 	return c, nil
+}
+
+// newCommit returns a commit and an empty buffer of at least size bytes for its payload, which is never grown: the
+// versions point into it. Most payloads lie in one allocation with their commit.
+func newCommit(size int) (*wal.Commit, []byte) {
+	if size > len(smallCommit{}.buf) {
+		return wal.NewCommit(nil), make([]byte, 0, size)
+	}
+	c := new(smallCommit)
+	c.Reset(nil)
+	return &c.Commit, c.buf[:0]
+}
+
+// smallCommit has room for a key of 36 bytes and a value of 256, and fills its size class.
+type smallCommit struct {
+	wal.Commit
+	buf [352]byte
 }
 
 // settle waits for a staged transaction and moves its versions into the index.
@@ -224,7 +241,7 @@ func (s *Store) settle(c *wal.Commit, changes []change) error {
 // enter puts a committed version into the index in the place of base, where the key was before, and returns where
 // it is now. The caller guards the key.
 func (s *Store) enter(n name, base index.Location, v *version) (index.Location, error) {
-	if v.Kind == record.Tombstone {
+	if v.deleted {
 		if base != 0 {
 			s.keys.Remove(n.hash, byte(n.space), n.key, base)
 			s.count(n.space, -1)

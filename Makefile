@@ -1,0 +1,37 @@
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: quick
+quick: ## what must be green before each commit, two minutes
+	.ci/run quick
+
+.PHONY: ci
+ci: ## everything, fifteen minutes
+	.ci/run
+
+.PHONY: test
+test: ## the tests
+	go test ./...
+
+.PHONY: race
+race: ## the tests under the race detector, in random order
+	go test -race -shuffle=on ./...
+
+.PHONY: crash
+crash: ## kill rounds and power cuts, the long form (root for the power cuts)
+	go test ./fuzz -run 'Kill|PowerCut' -count=1 -v -crash.rounds=300
+
+.PHONY: bench
+bench: ## the benchmarks, about ten minutes
+	go test ./bench -run '^$$' -bench . -benchtime 20x
+
+.PHONY: fuzz
+fuzz: ## look for bytes that a decoder takes wrongly, one minute each
+	go test ./record -run '^$$' -fuzz FuzzParse -fuzztime 1m
+
+.PHONY: demo
+demo: ## dedup on the sample
+	go run ./cmd/oncelog dedup --dir $$(mktemp -d)/keys --field id < cmd/oncelog/testdata/orders.jsonl

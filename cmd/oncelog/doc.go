@@ -1,0 +1,48 @@
+// Command oncelog puts the dedup store behind a command line.
+//
+//	oncelog dedup --dir DIR [--field NAME | --column N [--delimiter C]] [--ttl D] [--out FILE] [--max-line N] < in > out
+//	oncelog stat | verify | dump DIR [--json]
+//	oncelog help [COMMAND]
+//	oncelog version
+//
+// # dedup
+//
+// dedup passes the first line of each key and drops the later ones, across
+// runs: the keys live in the store in DIR. It works in batches. A batch ends at
+// 4096 lines or 4 MiB, or as soon as the input pauses, so that a line typed or
+// followed with tail -f comes out at once while a file goes through at one sync
+// for thousands of lines. Each batch is decided, then written, then recorded;
+// only the order of the last two differs between the two kinds of output.
+//
+// To standard output, lines are written before their keys are recorded. A crash
+// between the two repeats the batch in the next run; the other order would lose
+// it, and a repeated line can be dropped later while a lost one is gone.
+//
+// With --out FILE a line comes out exactly once. FILE and the store can't be
+// written in one step, so the store has the last word: the transaction that
+// records a batch's keys also records how long FILE is with that batch and what
+// its bytes and the bytes of the input so far hash to. FILE is synced before. A
+// killed run leaves at most some bytes behind the recorded length; the next start
+// reads the input again up to the recorded byte, makes sure that it is the same
+// input, cuts FILE, and goes on. out.go has the states and the crash walk.
+//
+// The store's lock keeps a second dedup off the same DIR, and with it off the
+// FILEs recorded there. It does not keep anybody else off FILE: another program,
+// or a dedup with another DIR. Each batch therefore checks that FILE is still the
+// file that was opened and as long as it was left, and stops if it is not; what
+// comes between that check and the next is not seen. No lock on FILE is taken,
+// because only a writer that asks for it would heed one.
+//
+// With --ttl a key may expire between a crash and the restart; its next line is
+// then a first line again, as it would be in any later run.
+//
+// Lines are bytes, and come out as they were: with their carriage return, and the
+// input's last one without a newline if it has none. If a later run appends to a
+// FILE that ends so, it writes the newline first. A line without a key is passed,
+// reported and makes the exit code 1: dropping it could lose data, and calling it
+// a success would hide that it was not deduplicated.
+//
+// # Exit codes
+//
+// 0 done, 1 failed, 2 usage. An error is one line on standard error.
+package main

@@ -71,7 +71,7 @@ func (s *Store) PutIfAbsent(key, value []byte, ttl time.Duration) (existing []by
 				return r.Value, false, nil
 			}
 		}
-		at := s.clock.millis()
+		at := s.clock.millis() // after the hold, so that times do not run back along the versions of a key
 		ch := change{claim: c, record: record.Record{
 			Kind: record.Result, At: at, Expires: addMillis(at, ms), Key: key, Value: value,
 		}}

@@ -47,7 +47,8 @@ type Log struct {
 	spent   []*Commit // a batch's slice, to be used again
 
 	// The leader's alone.
-	lastBatch int // how many commits the last batch held
+	expected int           // how many commits the next batch may hold: those of the last one, and who came meanwhile
+	took     time.Duration // by the last batch's write and sync
 	entries   tidwall.Batch
 	scratch   []byte
 

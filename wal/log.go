@@ -49,8 +49,8 @@ type Log struct {
 	// The leader's alone.
 	expected int           // how many commits the next batch may hold: those of the last one, and who came meanwhile
 	took     time.Duration // by the last batch's write and sync
-	entries   tidwall.Batch
-	scratch   []byte
+	entries  tidwall.Batch
+	scratch  []byte
 
 	active atomic.Pointer[Segment] // the segment being written; nil until the first write. Only the leader changes it
 	tail   *Segment                // the last segment found on opening; sealed when the first write comes

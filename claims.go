@@ -151,7 +151,7 @@ func (t *claims) hold(n name, now *int64) (*claim, version) {
 			return c, version{}
 		}
 		if now != nil && len(c.versions) > 0 {
-			if v := c.versions[len(c.versions)-1]; v.live(*now) {
+			if v := c.versions[len(c.versions)-1]; v.live(*now) && v.commit.Queued() {
 				sh.mu.Unlock()
 				return nil, v
 			}

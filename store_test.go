@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/oncelog/oncelog/record"
+	"github.com/oncelog/oncelog/wal"
 )
 
 // open opens a store in dir and closes it at the end of the test.
@@ -281,4 +282,33 @@ func TestRecords(t *testing.T) {
 	for _, err := range s.Records() {
 		require.ErrorIs(t, err, ErrClosed)
 	}
+}
+
+// A version has no place in the log until its transaction is queued, so a duplicate that meets it in between waits for
+// the holder. There is nothing else to wait for yet.
+func TestADuplicateMeetsAVersionThatIsNotQueued(t *testing.T) {
+	s, _ := fresh(t)
+	put(t, s, "begin", "the log") // so that nothing else holds the call up
+	n, err := s.name(record.Records, []byte("k"))
+	require.NoError(t, err)
+	c, _ := s.claims.hold(n, nil)
+	_, _, err = s.current(c)
+	require.NoError(t, err)
+	staged := wal.NewCommit([]byte("not queued"))
+	s.claims.stage(c, version{commit: staged, expires: record.Forever})
+
+	inserted := make(chan bool)
+	go func() {
+		_, ok, err := s.PutIfAbsent([]byte("k"), nil, 0)
+		inserted <- ok && err == nil
+	}()
+	sh := s.claims.shard(n)
+	require.Eventually(t, func() bool {
+		sh.mu.Lock()
+		defer sh.mu.Unlock()
+		return len(c.waiters) == 1
+	}, 10*time.Second, time.Millisecond)
+	s.claims.withdraw(c, staged) // its transaction could not be queued
+	s.claims.release(c, false)
+	require.True(t, <-inserted)
 }

@@ -40,6 +40,9 @@ func (c *Commit) Reset(payload []byte) {
 // belongs to a transaction refers to its commit, so setting the number, one store, puts all of it in its place.
 func (c *Commit) Number() uint64 { return c.number.Load() }
 
+// Queued reports whether the commit has its number, and with it a batch to wait for.
+func (c *Commit) Queued() bool { return c.number.Load() != unnumbered }
+
 // Position returns where the payload lies. Only after the commit became visible.
 func (c *Commit) Position() (*Segment, int64) { return c.seg, c.offset }
 

@@ -217,7 +217,11 @@ func (r *recovery) repair(l *Log) error {
 			}
 		}
 	}
-	for i := len(r.segments) - 1; i >= 0 && r.founds[i].last > r.synced; i-- {
+	for i := len(r.segments) - 1; i >= 0; i-- {
+		// A tail without a header does not prove that the seal before it was synced.
+		if r.founds[i].last <= r.synced && (f.headerOK || i < len(r.segments)-2) {
+			break
+		}
 		if err := rewrite(r.segments[i], r.founds[i].end); err != nil {
 			return err
 		}

@@ -1,0 +1,53 @@
+// Package fuzz kills processes and cuts power, and asks the store afterwards what became of its promises. It exports
+// nothing; all of it is tests, and they use only what users have.
+//
+// A process that dies cannot testify about itself, so each round has two of them:
+//
+//	parent: the test, with the ledger                     child: the same binary, with the store
+//
+//	start ───────────────────────────────────────────────▶ opens; says all that it finds
+//	writes down              ◀── "I am about to do this" ── 8 goroutines, each one call at a time:
+//	writes down              ◀── "this was the answer" ──── PutIfAbsent Delete Get Advance Update View
+//	SIGKILL, at random ──────────────────────────────────▶ ✝  with calls in flight
+//	start ───────────────────────────────────────────────▶ opens; says all that it finds ...
+//
+// An announcement is one write into a pipe, before the call and after it, and what is in the pipe outlives the
+// child. So when an answer stands before an announcement, the one call was over before the other began.
+//
+// # What a contradiction is
+//
+// The keys form groups: a few records, a piece of state and a mark, which transactions change together. Of each
+// group the ledger keeps every state in which it can possibly be (states_test.go). An announced call may or may not
+// have happened. Its answer leaves only the states in which it happened, at once and whole, between announcement and
+// answer, and saw what the answer says: the exact value, "it exists", "that number is old". A crash leaves both: a
+// call that was not answered happened before it, whole, or never will. When no state is left, no order of the calls
+// explains what the store said, and that is a contradiction. So what was acknowledged or once seen must stay, what
+// was deleted must stay away, what nobody wrote must not appear, and no transaction may be found in parts.
+//
+// All transactions also form one chain over all groups: each takes the next number and stores its name under it, in
+// the same commit. What is found after a crash must be a beginning of that chain without holes, with everything
+// acknowledged in it, and each of its transactions must have its effect in its group; of the others none. That is
+// the order of commits, stronger than what one goroutine knows of its own calls.
+//
+// Records that expire are looked at with a clock that the parent hands from child to child, and are given the
+// benefit of the few milliseconds that lie between an announcement and its answer.
+//
+// # Cutting the power
+//
+// A killed process leaves its writes in the kernel's cache, where the next one finds them; a power cut does not. The
+// store lies on an ext4 file system in a file, and the file system's own emergency stop, which drops all that is not
+// on stable storage, stands for the cut (disk_linux_test.go). Needs root; the tests say so and skip.
+//
+// In two stages: a killed process has left frames in the cache, its successor answers "it exists", then the power is
+// cut. The answer was a promise, so the record must be there. In one stage: the power is cut while answers are being
+// given. And after a failed sync: the kernel takes the pages that it could not write for clean, so that syncing them
+// once more writes nothing; only writing them again does.
+//
+// Without syncs (SyncNever) a power cut may take the newest transactions; that what stays is a beginning of the
+// chain holds all the same.
+//
+// lies_test.go lies to the ledger in each of these ways and sees it object.
+//
+//	go test ./fuzz -v                       # ten seconds or so; seeds are printed
+//	go test ./fuzz -v -crash.rounds=1000
+package fuzz

@@ -1,0 +1,128 @@
+package fuzz
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/oncelog/oncelog"
+)
+
+// cuts is how often the power is cut.
+func cuts() int { return max(rounds()/10, 2) }
+
+// lifeOn begins a new store on the disk now and then, so that long runs do not fill it.
+func (r *run) lifeOn(d *disk, round int) {
+	if round%6 != 0 {
+		return
+	}
+	if r.dir != "" {
+		r.check(job{Dir: r.dir})
+		r.endLife()
+		require.NoError(r.t, os.RemoveAll(r.dir))
+	}
+	// Never the same name twice: a cut may bring back what was removed.
+	r.life(filepath.Join(d.path, fmt.Sprint("store", round)))
+}
+
+// single is a mix without records that expire: asking for one at its end could store it anew, which is a write, and
+// a write would sync what the test wants unsynced.
+var single = mix{Put: 35, Delete: 15, Get: 5, Advance: 15, Look: 3, Aborts: true}
+
+// Every answer is a promise, also one about what a killed process has left in the kernel's cache, synced by nobody:
+// the successor says "it exists", the power goes, and it exists.
+func TestPromise1PowerCutServedIsStillThere(t *testing.T) {
+	r := newRun(t)
+	d := newDisk(t, t.TempDir())
+	served := 0
+	for i := range cuts() {
+		r.lifeOn(d, i)
+		// Without syncs all that a process wrote is still in the cache when it dies, with them what was in flight.
+		j := job{Dir: r.dir, Do: doWrite, Sync: []oncelog.SyncPolicy{oncelog.SyncNever, oncelog.SyncAlways}[i%2], Segment: r.segmentSize(), Mix: single}
+		p := r.start(j)
+		r.until(p, sayAnswer, 2*groups+50+r.rnd.IntN(600))
+		p.kill()
+		r.bury(p)
+
+		before := r.ledger.tally.Duplicates
+		j.Do, j.Sync = doAsk, oncelog.SyncAlways
+		p = r.start(j)
+		r.until(p, sayDone, 1)
+		d.cut(p)
+		p.kill()
+		r.bury(p)
+		served += r.ledger.tally.Duplicates - before
+		d.restore()
+		r.check(j)
+	}
+	r.endLife()
+	t.Logf("%d cuts, %d records served in between: %+v", cuts(), served, r.total)
+	require.Positive(t, served)
+	require.Positive(t, r.total.KillsInFlight)
+}
+
+// Acknowledged is on stable storage at that moment: the power is cut while answers are being given, and while a
+// process opens the store.
+func TestPromise1PowerCutAcknowledgedStays(t *testing.T) {
+	r := newRun(t)
+	d := newDisk(t, t.TempDir())
+	for i := range 2 * cuts() {
+		r.lifeOn(d, i)
+		p := r.start(job{Dir: r.dir, Do: doWrite, Segment: r.segmentSize(), Mix: single})
+		if i%4 == 3 {
+			r.until(p, sayOpening, 1)
+			r.pause()
+		} else {
+			r.until(p, sayAnswer, 2*groups+50+r.rnd.IntN(600))
+		}
+		d.cut(p)
+		if i%2 == 0 {
+			p.after(sayDone, 1) // everybody has met the error
+		}
+		p.kill()
+		r.bury(p)
+		d.restore()
+		if i%3 == 0 { // else the next round's process is the first to look
+			r.check(job{Dir: r.dir})
+		}
+	}
+	r.check(job{Dir: r.dir})
+	r.endLife()
+	t.Logf("%d cuts: %+v", 2*cuts(), r.total)
+	require.Positive(t, r.total.Inserted)
+	require.Positive(t, r.total.Committed)
+	require.Positive(t, r.total.KillsInFlight)
+	require.Positive(t, r.total.Errors)
+}
+
+// Without syncs a power cut takes the newest transactions, and no other: what stays is whole, a beginning of the
+// order in which they committed, and all of it that was there when the store was last opened.
+func TestPromise2PowerCutLeavesABeginning(t *testing.T) {
+	r := newRun(t)
+	d := newDisk(t, t.TempDir())
+	r.ledger.mayLose = true
+	left := 0
+	for i := range 2 * cuts() {
+		r.lifeOn(d, i)
+		j := job{Dir: r.dir, Do: doWrite, Sync: oncelog.SyncNever, Segment: r.segmentSize(), Mix: mix{Get: 3, Look: 3, Aborts: true}}
+		if i%2 == 1 {
+			j.Sync = oncelog.SyncEvery(5 * time.Millisecond)
+		}
+		p := r.start(j)
+		r.until(p, sayAnswer, 2*groups+50+r.rnd.IntN(600))
+		d.cut(p)
+		p.kill()
+		r.bury(p)
+		d.restore()
+		r.check(job{Dir: r.dir})
+		left += len(r.ledger.chain)
+	}
+	r.endLife()
+	t.Logf("%d cuts, %d transactions found after them: %+v", 2*cuts(), left, r.total)
+	require.Positive(t, r.total.Lost, "nothing was lost, so nothing was proven")
+	require.Positive(t, left, "everything was lost")
+}

@@ -26,7 +26,8 @@ crash: ## kill rounds and power cuts, the long form (root for the power cuts)
 
 .PHONY: bench
 bench: ## the benchmarks, about ten minutes
-	go test ./bench -run '^$$' -bench . -benchtime 20x
+	go test ./bench -run '^$$' -bench 'Commit|Lone' -benchtime 20x
+	go test ./bench -run '^$$' -bench Lookup -large
 
 .PHONY: fuzz
 fuzz: ## look for bytes that a decoder takes wrongly, one minute each

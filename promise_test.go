@@ -1,0 +1,136 @@
+package oncelog
+
+import (
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+var (
+	promiseInReadme = regexp.MustCompile(`(?m)^(\d+)\. \*\*`)
+	promiseInTest   = regexp.MustCompile(`(?m)^func TestPromise(\d+)`)
+)
+
+// Every numbered promise of the README has a test of that number, and no test claims a number that is not there.
+func TestPromisesAndTheirTests(t *testing.T) {
+	readme, err := os.ReadFile("README.md")
+	require.NoError(t, err)
+	_, rest, ok := strings.Cut(string(readme), "\n## Guarantees\n")
+	require.True(t, ok)
+	section, _, _ := strings.Cut(rest, "\n## ")
+	promised := map[string]bool{}
+	for _, m := range promiseInReadme.FindAllStringSubmatch(section, -1) {
+		require.False(t, promised[m[1]], "promise %s stands there twice", m[1])
+		promised[m[1]] = true
+	}
+	require.NotEmpty(t, promised)
+	tested := map[string]bool{}
+	require.NoError(t, filepath.WalkDir(".", func(path string, d fs.DirEntry, err error) error {
+		if err != nil || !strings.HasSuffix(path, "_test.go") {
+			return err
+		}
+		b, err := os.ReadFile(path)
+		for _, m := range promiseInTest.FindAllStringSubmatch(string(b), -1) {
+			tested[m[1]] = true
+		}
+		return err
+	}))
+	require.Equal(t, promised, tested)
+}
+
+// The README's program is the Example, line by line.
+func TestTheProgramOfTheReadme(t *testing.T) {
+	readme, err := os.ReadFile("README.md")
+	require.NoError(t, err)
+	example, err := os.ReadFile("example_test.go")
+	require.NoError(t, err)
+	_, rest, ok := strings.Cut(string(readme), "```go\n")
+	require.True(t, ok)
+	program, _, ok := strings.Cut(rest, "```")
+	require.True(t, ok)
+	for line := range strings.Lines(program) {
+		require.Contains(t, string(example), strings.TrimSpace(line))
+	}
+}
+
+// A look-up waits for nobody's sync: while a commit hangs, all keys are answered, the one in question with what was
+// true before.
+func TestPromise6LookupsWaitForNoCommit(t *testing.T) {
+	s, _ := fresh(t)
+	put(t, s, "old", "1")
+	n, err := s.name(0, []byte("k"))
+	require.NoError(t, err)
+	c, _ := s.claims.hold(n, nil)
+	_, _, err = s.current(c)
+	require.NoError(t, err)
+	ch := []change{{c, recordFor("k", "v")}}
+	commit, err := s.stage(100, ch) // in the queue, and its leader is this test
+	require.NoError(t, err)
+	s.claims.release(c, true)
+
+	has(t, s, "old", "1")
+	hasNot(t, s, "k")
+	hasNot(t, s, "other")
+	_, inserted, err := s.PutIfAbsent([]byte("old"), nil, 0)
+	require.NoError(t, err)
+	require.False(t, inserted)
+	for range s.Records() {
+	}
+	require.NoError(t, s.Verify())
+	_, ok, err := s.HighWater("source")
+	require.NoError(t, err)
+	require.False(t, ok)
+
+	require.NoError(t, s.settle(commit, ch))
+	has(t, s, "k", "v")
+}
+
+// What a store cannot promise, pinned so that nobody relies on it: a directory that is rolled back forgets.
+func TestPromise7ARolledBackDirectoryForgets(t *testing.T) {
+	s, dir := fresh(t)
+	put(t, s, "before", "1")
+	require.NoError(t, s.Close())
+	backup := crashed(t, dir)
+	s = open(t, dir, quick)
+	put(t, s, "after", "1")
+	require.NoError(t, s.Close())
+	s = open(t, backup, quick)
+	has(t, s, "before", "1")
+	put(t, s, "after", "again")
+}
+
+// Nor rot behind the last sync mark: what was written after it looks like the end that a crash has torn. Under
+// SyncAlways that is the newest batch before a crash, and nothing once the store was closed or opened again.
+func TestPromise7RotBehindTheLastSyncMark(t *testing.T) {
+	s, dir := fresh(t)
+	put(t, s, "first", "1")
+	put(t, s, "last", "1")
+	flip := func(dir string) {
+		paths, err := filepath.Glob(filepath.Join(dir, "wal", "0*", "0*"))
+		require.NoError(t, err)
+		for _, path := range paths {
+			b, err := os.ReadFile(path)
+			require.NoError(t, err)
+			if at := strings.Index(string(b), "last"); at >= 0 {
+				changeByte(t, path, at, 'x')
+				return
+			}
+		}
+		t.Fatal("the record is nowhere")
+	}
+	rotten := crashed(t, dir)
+	flip(rotten)
+	s2 := open(t, rotten, quick)
+	has(t, s2, "first", "1")
+	hasNot(t, s2, "last")
+
+	require.NoError(t, s.Close())
+	flip(dir)
+	_, err := Open(dir, &quick)
+	require.ErrorIs(t, err, ErrCorrupt)
+}

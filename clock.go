@@ -3,6 +3,8 @@ package oncelog
 import (
 	"sync/atomic"
 	"time"
+
+	"github.com/oncelog/oncelog/record"
 )
 
 // clock is the store's time T, in milliseconds since the Unix epoch. T never runs back, over restarts neither:
@@ -10,6 +12,8 @@ import (
 //
 // Without an injected clock T moves with the monotonic clock from the wall's time at Open on, so that a wall clock
 // that is set while the store is open changes nothing.
+//
+// T ends one short of Forever: at Forever even what never expires would be gone.
 type clock struct {
 	now   func() time.Time // injected; nil = the system's
 	start time.Time        // with its monotonic reading
@@ -21,7 +25,7 @@ func newClock(now func() time.Time) *clock {
 	c := &clock{now: now, start: time.Now()}
 	c.base.Store(c.start.UnixMilli())
 	if now != nil {
-		c.base.Store(now().UnixMilli())
+		c.base.Store(beforeForever(now().UnixMilli()))
 		c.last.Store(c.base.Load())
 	}
 	return c
@@ -30,19 +34,22 @@ func newClock(now func() time.Time) *clock {
 // millis returns T.
 func (c *clock) millis() int64 {
 	if c.now == nil {
-		return c.base.Load() + time.Since(c.start).Milliseconds()
+		return beforeForever(addMillis(c.base.Load(), time.Since(c.start).Milliseconds()))
 	}
-	raise(&c.last, c.now().UnixMilli())
+	raise(&c.last, beforeForever(c.now().UnixMilli()))
 	return c.last.Load()
 }
 
 // atLeast says that the log holds a record of time t.
 func (c *clock) atLeast(t int64) {
+	t = beforeForever(t)
 	raise(&c.base, t)
 	if c.now != nil {
 		raise(&c.last, t)
 	}
 }
+
+func beforeForever(t int64) int64 { return min(t, record.Forever-1) }
 
 func raise(a *atomic.Int64, v int64) {
 	for {

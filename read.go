@@ -175,6 +175,10 @@ func (s *Store) readAt(loc index.Location, b *buffer) (r record.Record, err erro
 	if err != nil {
 		return r, recordError(seg.Corrupt, seg.Path(), off, err)
 	}
+	if r.Space() == record.Records && (r.Kind != record.Result || len(r.Attrs) > 0) {
+		// What it says besides key and value is not known here, and so may not be ignored.
+		return r, fmt.Errorf("%w: %s at offset %d: a record of the caller's with more than a value", ErrTooNew, seg.Path(), off)
+	}
 	return r, nil
 }
 

@@ -29,6 +29,11 @@ func eachRecord(f wal.Frame, do func(r record.Record, off int64) error) error {
 		if err != nil {
 			return recordError(f.Segment.Corrupt, f.Segment.Path(), off, err)
 		}
+		if r.Kind == record.Mark {
+			if _, err := record.ParseMark(r.Value); err != nil {
+				return recordError(f.Segment.Corrupt, f.Segment.Path(), off, err)
+			}
+		}
 		if err := do(r, off); err != nil {
 			return err
 		}

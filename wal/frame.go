@@ -195,15 +195,24 @@ func (s *seal) encode() []byte {
 	return b
 }
 
-func parseSeal(payload []byte) (s seal, ok bool) {
-	if len(payload) != sealPayload || payload[0] != kindSeal {
-		return s, false
+// ownPayload is how long the payload of one of the log's own frames is.
+func ownPayload(kind byte) int {
+	switch kind {
+	case kindSeal:
+		return sealPayload
+	case kindDropThrough:
+		return 1 + 8
 	}
+	return 1
+}
+
+// parseSeal decodes a payload of sealPayload bytes.
+func parseSeal(payload []byte) (s seal) {
 	s.last = binary.LittleEndian.Uint64(payload[1:])
 	s.end = binary.LittleEndian.Uint64(payload[9:])
 	s.next = binary.LittleEndian.Uint64(payload[17:])
 	s.nextNonce = binary.LittleEndian.Uint64(payload[25:])
-	return s, true
+	return s
 }
 
 // entrySize is the length of a frame's entry, prefix included, given the lengths of its parts.

@@ -79,10 +79,13 @@ func (s *Segment) scanFrames(data []byte, prevLast uint64, emit func(Frame) erro
 				r.reason = fmt.Sprintf("a frame of the log's own follows frame %d but names %d", r.last, f.number)
 				return r, nil
 			}
+			if len(f.payload) != ownPayload(f.payload[0]) {
+				return r, fmt.Errorf("%w: %s at offset %d: a frame of the log's own of another length", ErrTooNew, s.path, r.end)
+			}
 			switch f.payload[0] {
 			case kindSeal:
-				sl, ok := parseSeal(f.payload)
-				if !ok || sl.last != r.last || sl.end != uint64(r.end)+uint64(f.size) {
+				sl := parseSeal(f.payload)
+				if sl.last != r.last || sl.end != uint64(r.end)+uint64(f.size) {
 					r.reason = "the seal contradicts what it seals"
 					return r, nil
 				}

@@ -155,7 +155,7 @@ func TestTheOrderOfRecovery(t *testing.T) {
 	}
 
 	dir := states["torn"]
-	file, seg, before, end := tail(dir)
+	file, seg, _, end := tail(dir)
 	behind := fmt.Sprintf("log/%020d", segmentOf(seg)+1)
 	torn := fmt.Sprintf("log/torn/%020d-%d", segmentOf(seg), end)
 	junk := int64(len(strings.TrimRight(string(readAll(t, pathOf(dir, segmentOf(seg)))), "\x00"))) - end
@@ -170,7 +170,7 @@ func TestTheOrderOfRecovery(t *testing.T) {
 
 	// What the segment before the tail holds was never proven to be durable either.
 	dir = states["nothing at all"]
-	file, seg, before, _ = tail(dir)
+	file, seg, before, _ := tail(dir)
 	_, all := entries(t, pathOf(dir, segmentOf(before)))
 	calls := recovering(t, dir)
 	require.Equal(t, []string{

@@ -15,10 +15,14 @@ var rooms = map[string][]string{
 	"record":      {},
 	"wal":         {},
 	"index":       {"record"},
-	"":            {"record", "wal", "index"},
+	"receiver":    {"record"},
+	"":            {"record", "wal", "index", "receiver"},
 	"cmd/oncelog": {"*"},
 	"bench":       {"*"},
 	"fuzz":        {"*"},
+
+	"receiver/receivertest": {"receiver"},
+	"oncetest":              {"receiver"},
 }
 
 // dependencies are those of the core module, and there are no others.

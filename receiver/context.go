@@ -1,0 +1,34 @@
+package receiver
+
+import "context"
+
+// call is a fn that is running, and the context that it is given: the caller's, with the call to be found in it.
+type call struct {
+	context.Context
+	r      *Receiver
+	key    string
+	parent *call // the call inside whose fn this one was made, nil = none
+	token  uint64
+	flight *flight
+
+	fingerprint []byte // of its payload, nil = none given
+	digest      [fingerprintSize]byte
+
+	blocked []*flight // what calls inside this one wait for; guarded by circles
+}
+
+type callKey struct{}
+
+// Value finds the innermost call.
+func (c *call) Value(key any) any {
+	if key == (callKey{}) {
+		return c
+	}
+	return c.Context.Value(key)
+}
+
+// callFrom returns the call that ctx belongs to, or nil.
+func callFrom(ctx context.Context) *call {
+	c, _ := ctx.Value(callKey{}).(*call)
+	return c
+}

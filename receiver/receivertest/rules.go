@@ -1,0 +1,6 @@
+package receivertest
+
+import "slices"
+
+// rules are those of Receiver.Do, by number.
+var rules = slices.Concat(runRules, waitRules, recordRules, circleRules)

@@ -60,13 +60,17 @@ type claim struct {
 // version is a key's record in a transaction.
 type version struct {
 	commit  *wal.Commit
-	at      int    // of the record in the commit's payload
-	value   []byte // in the payload
+	at      int32 // of the record in the commit's payload
+	size    int32 // of the value
+	kind    record.Kind
+	body    []byte // value and attributes, in the payload
 	expires int64
-	deleted bool // the record is a tombstone
 }
 
-func (v *version) live(now int64) bool { return !v.deleted && now < v.expires }
+func (v *version) deleted() bool       { return v.kind == record.Tombstone }
+func (v *version) live(now int64) bool { return !v.deleted() && now < v.expires }
+func (v *version) value() []byte       { return v.body[:v.size:v.size] }
+func (v *version) attrs() []byte       { return v.body[v.size:] }
 
 func (t *claims) shard(n name) *claimShard { return &t.shards[uint64(n.hash)%claimShards] }
 

@@ -33,11 +33,19 @@ func newClock(now func() time.Time) *clock {
 
 // millis returns T.
 func (c *clock) millis() int64 {
+	millis, _ := c.both()
+	return millis
+}
+
+// both returns T and, read at the same moment, what everybody else's clock says.
+func (c *clock) both() (millis int64, wall time.Time) {
 	if c.now == nil {
-		return beforeForever(addMillis(c.base.Load(), time.Since(c.start).Milliseconds()))
+		wall = time.Now()
+		return beforeForever(addMillis(c.base.Load(), wall.Sub(c.start).Milliseconds())), wall
 	}
-	raise(&c.last, beforeForever(c.now().UnixMilli()))
-	return c.last.Load()
+	wall = c.now()
+	raise(&c.last, beforeForever(wall.UnixMilli()))
+	return c.last.Load(), wall
 }
 
 // atLeast says that the log holds a record of time t.

@@ -22,6 +22,10 @@
 // true, and stages all its changes as one frame. Transactions run one after the other; what one has staged the
 // next one sees, and each answer that rests on staged data waits until that data is durable.
 //
+// A Receiver (package receiver) runs work of any length once a key. Its keys are leased (leases.go) while the work
+// runs, which unlike a claim nobody waits for inside the store, and backend.go records what came of it. A lease has set
+// room for its key aside in the log, so that work that was done can always be recorded as done.
+//
 // Opening a directory (open.go) takes its lock, reads its manifest, recovers the log and builds the index from it.
 // The clock by which records expire is in clock.go, the end of a store in close.go.
 //

@@ -1,6 +1,7 @@
 package oncelog_test
 
 import (
+	"context"
 	"fmt"
 	"log"
 	"os"
@@ -16,7 +17,30 @@ func Example() {
 		log.Fatal(err)
 	}
 	defer st.Close()
-	for _, order := range []string{"order-1", "order-2", "order-1"} { // delivered twice
+	r, err := st.Receiver(nil)
+	if err != nil {
+		log.Fatal(err)
+	}
+	for range 2 { // the message is delivered twice
+		out, err := r.Do(context.Background(), "order-4711", func(ctx context.Context) ([]byte, error) {
+			return []byte("charged"), nil // runs once
+		})
+		fmt.Println(string(out.Value), out.Replayed, err)
+	}
+	// Output:
+	// charged false <nil>
+	// charged true <nil>
+}
+
+// A store of keys and results alone.
+func ExampleStore_PutIfAbsent() {
+	defer os.RemoveAll("seen")
+	st, err := oncelog.Open("seen", nil)
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer st.Close()
+	for _, order := range []string{"order-1", "order-2", "order-1"} {
 		_, first, err := st.PutIfAbsent([]byte(order), []byte("accepted"), 0)
 		if err != nil {
 			log.Fatal(err)

@@ -14,9 +14,11 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
+func init() { breakStore = breakWrites }
+
 // breakWrites makes every further write to the segment that s is writing fail: the descriptor that the log writes
 // through is made one of /dev/full. Reading goes through another and works on.
-func breakWrites(t *testing.T, dir string) {
+func breakWrites(t testing.TB, dir string) {
 	t.Helper()
 	full, err := os.OpenFile("/dev/full", os.O_RDWR, 0)
 	require.NoError(t, err)
@@ -28,7 +30,7 @@ func breakWrites(t *testing.T, dir string) {
 
 // descriptors returns the open descriptors of the last segment in which anything was written, in the order in which
 // they were opened: the library's comes first.
-func descriptors(t *testing.T, dir string) (fds []int) {
+func descriptors(t testing.TB, dir string) (fds []int) {
 	t.Helper()
 	segments, err := filepath.Glob(filepath.Join(dir, "wal", "*", "*"))
 	require.NoError(t, err)
@@ -117,7 +119,7 @@ func TestPromise3EveryAnswerThatSawTheFailedCommit(t *testing.T) {
 	_, _, err = s.current(c)
 	require.NoError(t, err)
 	ch := []change{{c, recordFor("k", "v")}}
-	commit, err := s.stage(100, ch)
+	commit, err := s.stage(100, 0, ch)
 	require.NoError(t, err)
 	s.claims.release(c, true)
 

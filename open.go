@@ -25,6 +25,8 @@ type Store struct {
 	keys  *index.Index
 
 	claims  claims
+	leases  leases
+	tokens  tokens
 	gate    *gate
 	records atomic.Int64
 

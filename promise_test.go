@@ -3,6 +3,7 @@ package oncelog
 import (
 	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -69,7 +70,7 @@ func TestPromise6LookupsWaitForNoCommit(t *testing.T) {
 	_, _, err = s.current(c)
 	require.NoError(t, err)
 	ch := []change{{c, recordFor("k", "v")}}
-	commit, err := s.stage(100, ch) // in the queue, and its leader is this test
+	commit, err := s.stage(100, 0, ch) // in the queue, and its leader is this test
 	require.NoError(t, err)
 	s.claims.release(c, true)
 
@@ -133,4 +134,36 @@ func TestPromise7RotBehindTheLastSyncMark(t *testing.T) {
 	flip(dir)
 	_, err := Open(dir, &quick)
 	require.ErrorIs(t, err, ErrCorrupt)
+}
+
+// As a newcomer would: in an empty folder, the README's program builds and runs.
+func TestTheProgramOfTheReadmeRuns(t *testing.T) {
+	if testing.Short() {
+		t.Skip("builds a program")
+	}
+	readme, err := os.ReadFile("README.md")
+	require.NoError(t, err)
+	_, rest, _ := strings.Cut(string(readme), "```go\n")
+	program, _, _ := strings.Cut(rest, "```")
+	here, err := os.Getwd()
+	require.NoError(t, err)
+	dir := t.TempDir()
+	sums, err := os.ReadFile("go.sum")
+	require.NoError(t, err)
+	module, err := os.ReadFile("go.mod")
+	require.NoError(t, err)
+	_, requirements, _ := strings.Cut(string(module), "\n\n")
+	for name, content := range map[string]string{
+		"go.sum": string(sums),
+		"go.mod": "module newcomer\n\n" + requirements + "\nrequire github.com/oncelog/oncelog v0.0.0\n\nreplace github.com/oncelog/oncelog => " + here + "\n",
+		"main.go": "package main\n\nimport (\n\t\"context\"\n\t\"fmt\"\n\t\"log\"\n\n\t\"github.com/oncelog/oncelog\"\n)\n\nfunc main() {\n" +
+			program + "}\n",
+	} {
+		require.NoError(t, os.WriteFile(filepath.Join(dir, name), []byte(content), 0o600))
+	}
+	cmd := exec.Command("go", "run", ".")
+	cmd.Dir, cmd.Env = dir, append(os.Environ(), "GOWORK=off", "GOFLAGS=-mod=mod")
+	out, err := cmd.CombinedOutput()
+	require.NoError(t, err, "%s", out)
+	require.Equal(t, "charged false <nil>\ncharged true <nil>\n", string(out))
 }

@@ -101,7 +101,7 @@ func (s *Store) confirm(n name, cand candidate, dst *[]byte) (bool, error) {
 			return false, nil
 		}
 		if dst != nil {
-			*dst = append(*dst, v.value...)
+			*dst = append(*dst, v.value()...)
 		}
 		return true, nil
 	}

@@ -4,7 +4,7 @@ import "time"
 
 // Stats are plain numbers about an open store. Reading them is cheap and disturbs nobody.
 type Stats struct {
-	Keys       int64 // records; those that expired count until housekeeping has removed them
+	Keys       int64 // records, a receiver's among them; those that expired count until housekeeping has removed them
 	IndexBytes int64 // memory of the index, records, state and marks together
 	Overflow   int64 // keys that share their place in the index with another and are kept in a map of their own
 	DiskBytes  int64 // of the log, prepared space included

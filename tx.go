@@ -145,7 +145,7 @@ func (tx *Tx) run(fn func(tx *Tx) error) (commit *wal.Commit, changes []change, 
 	if err = s.ready(tx.size); err != nil {
 		return nil, nil, err
 	}
-	if commit, err = s.stage(tx.size, changes); err != nil {
+	if commit, err = s.stage(tx.size, 0, changes); err != nil {
 		return nil, nil, err
 	}
 	s.lastStaged = commit
@@ -188,7 +188,7 @@ func (tx *Tx) touch(space record.Space, key []byte) (*touched, error) {
 	} else if tx.saw == nil || tx.saw.Number() < v.commit.Number() {
 		tx.saw = v.commit
 	}
-	t.there, t.live, t.value = !v.deleted, v.live(tx.now), v.value
+	t.there, t.live, t.value = !v.deleted(), v.live(tx.now), v.value()
 	return t, nil
 }
 

@@ -57,7 +57,7 @@ func (s *Store) PutIfAbsent(key, value []byte, ttl time.Duration) (existing []by
 			if err := s.log.Await(v.commit); err != nil {
 				return nil, false, err
 			}
-			return append([]byte{}, v.value...), false, nil
+			return append([]byte{}, v.value()...), false, nil
 		}
 		if v.commit == nil {
 			// Nobody is deciding now, but somebody may have been since the look-up above.
@@ -95,12 +95,17 @@ func (s *Store) Delete(key []byte) (existed bool, err error) {
 		return false, ErrClosed
 	}
 	defer s.gate.leave(uint64(n.hash))
-	size := record.MaxSize(len(key), 1, 0)
+	return s.remove(n)
+}
+
+// remove makes a key of a keyspace of records absent, durably, and reports whether it was live.
+func (s *Store) remove(n name) (existed bool, err error) {
+	size := record.MaxSize(len(n.key), 1, 0)
 	if err := s.ready(size); err != nil {
 		return false, err
 	}
 	c, v := s.claims.hold(n, nil)
-	there, expires := !v.deleted, v.expires
+	there, expires := !v.deleted(), v.expires
 	if v.commit == nil {
 		r, ok, err := s.current(c)
 		if err != nil {
@@ -118,7 +123,9 @@ func (s *Store) Delete(key []byte) (existed bool, err error) {
 	}
 	// A record that has expired is deleted as well: a clock set back before the next opening could return it.
 	at := s.clock.millis()
-	err = s.commit(size, change{claim: c, record: tombstone(record.Result, at, key)})
+	r := tombstone(record.Result, at, n.key)
+	r.Receiver = n.space == record.ReceiverRecords
+	err = s.commit(size, change{claim: c, record: r})
 	return err == nil && at < expires, err
 }
 
@@ -172,7 +179,7 @@ type change struct {
 // commit makes the changes one transaction of at most size payload bytes: durable, visible, in the index. The
 // holds are let go as soon as the transaction has its place in the log.
 func (s *Store) commit(size int, changes ...change) error {
-	c, err := s.stage(size, changes)
+	c, err := s.stage(size, 0, changes)
 	for _, ch := range changes {
 		s.claims.release(ch.claim, err == nil)
 	}
@@ -183,20 +190,21 @@ func (s *Store) commit(size int, changes ...change) error {
 }
 
 // stage encodes the changes, gives each key its version and the transaction its number. An error means that
-// nothing was staged.
-func (s *Store) stage(size int, changes []change) (*wal.Commit, error) {
+// nothing was staged; otherwise what wal.Reserve gave is used up.
+func (s *Store) stage(size int, reserved int64, changes []change) (*wal.Commit, error) {
 	c, payload := newCommit(size)
 	for i := range changes {
 		at := len(payload)
 		r := &changes[i].record
 		payload = record.Append(payload, s.base, r)
-		end := len(payload) - record.CheckSize - len(r.Attrs)
+		end := len(payload) - record.CheckSize
 		s.claims.stage(changes[i].claim, version{
-			commit: c, at: at, value: payload[end-len(r.Value) : end : end], expires: r.Expires,
-			deleted: r.Kind == record.Tombstone,
+			commit: c, at: int32(at), kind: r.Kind, expires: r.Expires,
+			body: payload[end-len(r.Value)-len(r.Attrs) : end : end], size: int32(len(r.Value)),
 		})
 	}
 	c.Payload = payload
+	c.Reserved = reserved
 	if err := s.log.Enqueue(c); err != nil {
 		for i := range changes {
 			s.claims.withdraw(changes[i].claim, c)
@@ -241,7 +249,7 @@ func (s *Store) settle(c *wal.Commit, changes []change) error {
 // enter puts a committed version into the index in the place of base, where the key was before, and returns where
 // it is now. The caller guards the key.
 func (s *Store) enter(n name, base index.Location, v *version) (index.Location, error) {
-	if v.deleted {
+	if v.deleted() {
 		if base != 0 {
 			s.keys.Remove(n.hash, byte(n.space), n.key, base)
 			s.count(n.space, -1)
@@ -261,8 +269,9 @@ func (s *Store) enter(n name, base index.Location, v *version) (index.Location, 
 	return loc, nil
 }
 
+// count keeps Stats.Keys, which counts the keys that are remembered, whoever brought them.
 func (s *Store) count(space record.Space, d int64) {
-	if space == record.Records {
+	if space == record.Records || space == record.ReceiverRecords {
 		s.records.Add(d)
 	}
 }

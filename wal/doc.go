@@ -18,6 +18,8 @@
 // misplaced bytes never pass for it, and says how far the log was on stable storage when it was written. From
 // that, recovery tells a torn tail, which is cut, from damage, which is refused (scan.go, recover.go).
 //
+// What is queued is sure to find room, and room can be reserved for what is still to come (room.go).
+//
 // After a failed write or sync nothing is acknowledged any more until the log is opened again: what the disk holds
 // is not known before it is read (Log.latch).
 //

@@ -40,7 +40,7 @@ type Log struct {
 	flying  *batch     // what the leader is writing
 	leading bool       // a leader is at work, or about to be
 	next    uint64     // number of the next transaction
-	pending int64      // bytes queued or being written
+	pending int64      // bytes queued, being written or reserved
 	filling *Segment   // where what is queued goes, unless it goes into the spare
 	left    int64      // bytes that can be queued and are sure to find room (room.go)
 	closed  bool
@@ -70,6 +70,7 @@ type Stats struct {
 	Bytes                   uint64 // written to segments: frames and headers, not filling
 	Segments                int
 	DiskBytes               int64 // of the segments' files, the prepared space included
+	Reserved                int64 // bytes queued, being written, or set aside for work in progress
 }
 
 // Create makes the log of a new store in dir, which must not exist or be what an interrupted Create left. The log
@@ -186,6 +187,9 @@ func (l *Log) Stats() Stats {
 		st.DiskBytes += max(0, a.room.Load()-a.End())
 	}
 	st.DiskBytes += l.spare.room()
+	l.mu.Lock()
+	st.Reserved = l.pending
+	l.mu.Unlock()
 	return st
 }
 

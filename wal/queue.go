@@ -11,6 +11,8 @@ import (
 // returned; a Commit serves once, or again after Reset.
 type Commit struct {
 	Payload []byte
+	// Reserved is what Reserve gave for this commit, 0 = nothing. A successful Enqueue uses it up.
+	Reserved int64
 
 	number atomic.Uint64
 	seg    *Segment
@@ -58,22 +60,9 @@ type batch struct {
 // Enqueue gives the commit its number, which is its place in the order of all. The caller must call Wait soon: the
 // first of a batch leads it, and the others depend on it. An error means that nothing was queued.
 func (l *Log) Enqueue(c *Commit) error {
-	size := int64(len(c.Payload)) + frameRoom
-	for l.mu.Lock(); ; l.mu.Lock() {
-		err := l.Failed()
-		if l.closed {
-			err = ErrClosed
-		}
-		if err == nil && size <= l.left {
-			break
-		}
-		l.mu.Unlock()
-		if err == nil {
-			err = l.makeRoom(size)
-		}
-		if err != nil {
-			return err
-		}
+	size := int64(len(c.Payload)) + frameRoom - c.Reserved
+	if err := l.admit(size); err != nil {
+		return err
 	}
 	b := l.gather
 	if b == nil {
@@ -94,6 +83,7 @@ func (l *Log) Enqueue(c *Commit) error {
 	b.commits = append(b.commits, c)
 	l.pending += size
 	l.left -= size
+	c.Reserved = 0
 	c.number.Store(l.next)
 	l.next++
 	l.mu.Unlock()

@@ -7,8 +7,8 @@ import "fmt"
 // counted against space that the file system has promised already, in the active segment or in the spare, and what
 // finds none is refused before it is queued, when nothing is at stake.
 //
-// The rule: all that is queued or being written fits into the active segment, or all of it fits into the spare.
-// Then wherever the leader changes from one to the other, the rest has room.
+// The rule: all that is queued, being written or reserved fits into the active segment, or all of it fits into the
+// spare. Then wherever the leader changes from one to the other, the rest has room.
 
 // maxOffset is the end that no segment may pass: locations have 25 bits for the offset.
 const maxOffset = 1 << 25
@@ -47,6 +47,48 @@ func (l *Log) take(active *Segment, need int64) *Segment {
 	return s
 }
 
+// admit locks mu at a moment when size more bytes can be queued or reserved, or returns why they can't, mu unlocked.
+func (l *Log) admit(size int64) error {
+	for {
+		l.mu.Lock()
+		err := l.Failed()
+		if l.closed {
+			err = ErrClosed
+		}
+		if err == nil && size <= l.left {
+			return nil
+		}
+		l.mu.Unlock()
+		if err == nil {
+			err = l.makeRoom(size)
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// Reserve sets room for one commit of n payload bytes aside, for as long as it takes, so that it is not refused for
+// lack of room when it comes: see Commit.Reserved, and Unreserve. It wants Ready before it.
+func (l *Log) Reserve(n int) (reserved int64, err error) {
+	size := int64(n) + frameRoom
+	if err := l.admit(size); err != nil {
+		return 0, err
+	}
+	defer l.mu.Unlock()
+	l.pending += size
+	l.left -= size
+	return size, nil
+}
+
+// Unreserve gives back what no commit has used.
+func (l *Log) Unreserve(reserved int64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.pending -= reserved
+	l.account()
+}
+
 // makeRoom finds room for size more bytes of queue, or says why there is none. Others may take it first: ask again.
 func (l *Log) makeRoom(size int64) error {
 	k := &l.spare
@@ -80,7 +122,10 @@ func (l *Log) makeRoom(size int64) error {
 		}
 	}
 	if need > maxOffset {
-		return fmt.Errorf("%w: the next segment could not be prepared: %w", ErrFull, *k.failed.Load())
+		if err := k.failed.Load(); err != nil {
+			return fmt.Errorf("%w: the next segment could not be prepared: %w", ErrFull, *err)
+		}
+		return fmt.Errorf("%w: more is reserved for work in progress than a segment holds; let some of it end", ErrFull)
 	}
 	to := min(max(need, s.room.Load()+growBy), maxOffset)
 	err := reserve(s.file, to)

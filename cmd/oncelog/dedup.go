@@ -185,6 +185,7 @@ func dedup(ctx context.Context, std streams, args []string) (err error) {
 	}()
 
 	m := newMeter(std.err, isTerminal(std.err))
+	m.start()
 	defer m.stop()
 	in := readLines(std.in, o.maxLine)
 	defer in.stop()

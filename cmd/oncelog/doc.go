@@ -1,6 +1,7 @@
 // Command oncelog puts the dedup store behind a command line.
 //
 //	oncelog dedup --dir DIR [--field NAME | --column N [--delimiter C]] [--ttl D] [--out FILE] [--max-line N] < in > out
+//	oncelog demo [--requests N] [--crashes N]
 //	oncelog stat | verify | dump DIR [--json]
 //	oncelog help [COMMAND]
 //	oncelog version
@@ -41,6 +42,13 @@
 // FILE that ends so, it writes the newline first. A line without a key is passed,
 // reported and makes the exit code 1: dropping it could lose data, and calling it
 // a success would hide that it was not deduplicated.
+//
+// # demo
+//
+// demo is a sender that delivers at least once, and starts this program again as the service that it delivers to: the
+// real store in a process of its own, which really is killed. The sender reads what the service says through a pipe,
+// which outlives it, so it knows which effects had been made and not acknowledged when the kill came. In the end it
+// opens the store itself and adds the ledger up.
 //
 // # Exit codes
 //

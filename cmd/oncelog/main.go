@@ -71,6 +71,7 @@ type command struct {
 func commands() []command {
 	return []command{
 		{"dedup", "--dir DIR [options] < in > out", "pass the first line of each key, across runs", dedupHelp, dedup},
+		{"demo", "[--requests N] [--crashes N]", "the pattern, live: kills and retries, one effect", demoHelp, demo},
 		{"stat", "DIR [--json]", "how much a store holds", statHelp, stat},
 		{"verify", "DIR [--json]", "read a store back and check every byte", verifyHelp, verify},
 		{"dump", "DIR [--json]", "print every live record", dumpHelp, dump},
@@ -89,7 +90,11 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	if name == "-h" || name == "-help" || name == "--help" {
 		name = "help"
 	}
-	for _, c := range commands() {
+	known := commands()
+	if name == demoService {
+		known = []command{{name: demoService, run: serve}}
+	}
+	for _, c := range known {
 		if c.name != name {
 			continue
 		}

@@ -3,60 +3,24 @@ package main
 import (
 	"fmt"
 	"io"
-	"os"
-	"strings"
 	"sync"
 	"time"
 )
 
-// A meter owns standard error while a run goes on: the line that shows its
-// progress, if that is a terminal, and the reports that must not end up in it.
+// A meter is the status line of dedup.
 type meter struct {
-	w    io.Writer
-	tty  bool
-	done chan struct{}
-	over sync.WaitGroup
+	statusLine
 
 	mu    sync.Mutex
 	c     counts
 	base  int64 // lines of a run resumed, which this process did not read
 	began time.Time
-	width int // of the line on the screen
 }
-
-const drawEvery = 200 * time.Millisecond
 
 func newMeter(w io.Writer, tty bool) *meter {
-	m := &meter{w: w, tty: tty, began: time.Now(), done: make(chan struct{})}
-	if m.tty {
-		// Its own goroutine, so that the rate falls while the input pauses.
-		m.over.Go(m.keepDrawing)
-	}
+	m := &meter{statusLine: statusLine{w: w, tty: tty}, began: time.Now()}
+	m.text = m.line
 	return m
-}
-
-// isTerminal also takes /dev/null for one, where the line does no harm. The exact
-// question is another system call on each platform.
-func isTerminal(w io.Writer) bool {
-	f, ok := w.(*os.File)
-	if !ok {
-		return false
-	}
-	fi, err := f.Stat()
-	return err == nil && fi.Mode()&os.ModeCharDevice != 0
-}
-
-func (m *meter) keepDrawing() {
-	t := time.NewTicker(drawEvery)
-	defer t.Stop()
-	for {
-		select {
-		case <-t.C:
-			m.draw()
-		case <-m.done:
-			return
-		}
-	}
 }
 
 // set tells the meter where the run is.
@@ -73,22 +37,10 @@ func (m *meter) resumed(c counts) {
 	m.c, m.base, m.began = c, c.Lines, time.Now()
 }
 
-// printf prints a line of its own.
-func (m *meter) printf(format string, args ...any) {
+func (m *meter) line() string {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.clear()
-	fmt.Fprintln(m.w, oneLine(fmt.Sprintf(format, args...)))
-}
-
-func (m *meter) draw() {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	line := fmt.Sprintf("%d lines, %d duplicates, %.0f lines/s", m.c.Lines, m.c.Lines-m.c.Passed, m.rate())
-	// Blanks over the rest of a longer line: they work where escape sequences
-	// don't.
-	fmt.Fprintf(m.w, "\r%s%s", line, strings.Repeat(" ", max(0, m.width-len(line))))
-	m.width = len(line)
+	return fmt.Sprintf("%d lines, %d duplicates, %.0f lines/s", m.c.Lines, m.c.Lines-m.c.Passed, m.rate())
 }
 
 func (m *meter) rate() float64 {
@@ -97,13 +49,6 @@ func (m *meter) rate() float64 {
 		return 0
 	}
 	return float64(m.c.Lines-m.base) / took
-}
-
-func (m *meter) clear() {
-	if m.width > 0 {
-		fmt.Fprintf(m.w, "\r%s\r", strings.Repeat(" ", m.width))
-		m.width = 0
-	}
 }
 
 // summary is the last word of a run that went well, for people only: a script
@@ -117,16 +62,4 @@ func (m *meter) summary() {
 	c := m.c
 	m.mu.Unlock()
 	m.printf("%d lines: %d passed, %d duplicates, in %v", c.Lines, c.Passed, c.Lines-c.Passed, took)
-}
-
-// stop leaves the terminal's line empty for what follows.
-func (m *meter) stop() {
-	if !m.tty {
-		return
-	}
-	close(m.done)
-	m.over.Wait()
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.clear()
 }

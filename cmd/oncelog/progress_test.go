@@ -22,7 +22,8 @@ func screen(s string) (rows []string) {
 
 func TestProgressOnATerminal(t *testing.T) {
 	var b bytes.Buffer
-	m := &meter{w: &b, tty: true, done: make(chan struct{})}
+	m := newMeter(&b, true)
+	m.done = make(chan struct{}) // not started: the test draws
 	m.set(counts{Lines: 100_000, Passed: 60_000})
 	m.draw()
 	require.Regexp(t, `^100000 lines, 40000 duplicates, \d+ lines/s$`, screen(b.String())[0])

@@ -1,0 +1,69 @@
+//go:build linux
+
+package bench
+
+import (
+	"context"
+	"path/filepath"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/oncelog/oncelog"
+)
+
+// BenchmarkDo is the receiver's call beside the store's own: for a key that is done, and for one that is new. The log
+// is not synced, so that what is left is what the calls themselves cost.
+func BenchmarkDo(b *testing.B) {
+	ctx := context.Background()
+	value := make([]byte, valueSize)
+	fn := func(context.Context) ([]byte, error) { return value, nil }
+	open := func(b *testing.B) *oncelog.Store {
+		s, err := oncelog.Open(filepath.Join(b.TempDir(), "store"), &oncelog.Options{Sync: oncelog.SyncNever})
+		require.NoError(b, err)
+		b.Cleanup(func() { require.NoError(b, s.Close()) })
+		return s
+	}
+	b.Run("duplicate", func(b *testing.B) {
+		r, err := open(b).Receiver(nil)
+		require.NoError(b, err)
+		b.ReportAllocs()
+		for b.Loop() {
+			if _, err := r.Do(ctx, "order-4711", fn); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+	b.Run("duplicate/PutIfAbsent", func(b *testing.B) {
+		s := open(b)
+		b.ReportAllocs()
+		for b.Loop() {
+			if _, _, err := s.PutIfAbsent([]byte("order-4711"), value, 0); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+	b.Run("fresh", func(b *testing.B) {
+		r, err := open(b).Receiver(nil)
+		require.NoError(b, err)
+		key := make([]byte, keySize)
+		b.ReportAllocs()
+		for i := uint64(0); b.Loop(); i++ {
+			nameKey(key, i)
+			if _, err := r.Do(ctx, string(key), fn); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+	b.Run("fresh/PutIfAbsent", func(b *testing.B) {
+		s := open(b)
+		key := make([]byte, keySize)
+		b.ReportAllocs()
+		for i := uint64(0); b.Loop(); i++ {
+			nameKey(key, i)
+			if _, _, err := s.PutIfAbsent([]byte(string(key)), value, 0); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+}

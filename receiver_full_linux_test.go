@@ -1,0 +1,59 @@
+package oncelog
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"syscall"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/oncelog/oncelog/receiver"
+)
+
+// A claim reserves room to say that the work was done. On a disk that is full by the time fn returns, the result is
+// lost and the key is not: not here, and not after reopening. New claims are refused before fn.
+func TestPromise12AClaimHasRoomForItsKey(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root, to mount a small file system")
+	}
+	disk := t.TempDir()
+	require.NoError(t, syscall.Mount("tmpfs", disk, "tmpfs", 0, "size=1m"))
+	t.Cleanup(func() { _ = syscall.Unmount(disk, syscall.MNT_DETACH) })
+	dir := filepath.Join(disk, "store")
+	o := Options{SegmentSize: 64 << 10}
+	s := open(t, dir, o)
+	r := receiverOf(t, s)
+
+	runs := 0
+	value := make([]byte, 50_000)
+	out, err := r.Do(t.Context(), "k", func(context.Context) ([]byte, error) {
+		runs++
+		for size := len(value); size > 0; size /= 2 { // down to the last byte
+			for i := 0; ; i++ {
+				key := append([]byte("fill"), byte(size), byte(size>>8), byte(i), byte(i>>8))
+				if _, _, err := s.PutIfAbsent(key, value[:size], 0); err != nil {
+					require.ErrorIs(t, err, ErrFull)
+					break
+				}
+			}
+		}
+		_, err := r.Do(t.Context(), "another key that is refused", func(context.Context) ([]byte, error) {
+			t.Error("fn ran without room to record it")
+			return nil, nil
+		})
+		require.ErrorIs(t, err, ErrFull)
+		return value, nil
+	})
+	require.NoError(t, err)
+	require.Len(t, out.Value, len(value))
+
+	for range 2 {
+		_, err = receiverOf(t, s).Do(t.Context(), "k", func(context.Context) ([]byte, error) { runs++; return nil, nil })
+		require.ErrorIs(t, err, receiver.ErrResultGone)
+		require.NoError(t, s.Close())
+		s = open(t, dir, o)
+	}
+	require.Equal(t, 1, runs)
+}

@@ -1,0 +1,5 @@
+//go:build !race
+
+package oncelog
+
+const raced = false

@@ -1,0 +1,146 @@
+package index
+
+import (
+	"cmp"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"unsafe"
+)
+
+// ErrBad is what a Loader returns, wrapped, for parts that are of no index.
+var ErrBad = errors.New("index: not the parts of an index")
+
+// Loader makes an index from what Dump gave: all pages, in any order and from any goroutine, then the keys, then
+// Index. What it is given is checked so far that no look-up can go astray; that a location is what the key had is
+// the caller's affair.
+type Loader struct {
+	x     *Index
+	mu    sync.Mutex
+	pages [shardCount][]loaded
+	built bool
+}
+
+type loaded struct {
+	tag uint32
+	*page
+}
+
+// NewLoader returns a loader for an index with the seed of the one that was dumped.
+func NewLoader(seed uint64) *Loader { return &Loader{x: New(seed)} }
+
+// Page adds a page. fill writes its bytes to the memory that they stay in.
+func (l *Loader) Page(h PageHead, fill func(slots []byte) error) error {
+	if int(h.Shard) >= shardCount || h.Depth > maxDepth || h.Tag >= 1<<tagBits || h.Tag&(1<<(tagBits-h.Depth)-1) != 0 {
+		return fmt.Errorf("%w: there is no page %+v", ErrBad, h)
+	}
+	s, err := l.x.memory.page()
+	if err != nil {
+		return err
+	}
+	words := (*[pageSlots]uint64)(unsafe.Pointer(s))
+	if err := fill((*[PageSize]byte)(unsafe.Pointer(s))[:]); err != nil {
+		return err
+	}
+	count := 0
+	prefix, mask := uint64(h.Tag)<<locationBits, uint64(1<<h.Depth-1)<<(tagBits-h.Depth)<<locationBits
+	for i := range words {
+		if bigEndian {
+			words[i] = binary.LittleEndian.Uint64((*[8]byte)(unsafe.Pointer(&words[i]))[:])
+		}
+		w := words[i]
+		if w&locationMask == 0 {
+			if w&^metaBit != 0 {
+				return fmt.Errorf("%w: a slot without an entry is not empty", ErrBad)
+			}
+			continue
+		}
+		if w&mask != prefix || Location(w&locationMask).Slot() == 0 {
+			return fmt.Errorf("%w: an entry in a page of others", ErrBad)
+		}
+		count++
+	}
+	if count != int(h.Count) {
+		return fmt.Errorf("%w: a page of %d entries has %d", ErrBad, h.Count, count)
+	}
+	l.mu.Lock()
+	l.pages[h.Shard] = append(l.pages[h.Shard], loaded{h.Tag, &page{slots: s, depth: int(h.Depth), count: count}})
+	l.mu.Unlock()
+	return nil
+}
+
+var bigEndian = func() bool {
+	one := uint16(1)
+	return *(*byte)(unsafe.Pointer(&one)) == 0
+}()
+
+// Key adds a key that is kept whole, after all pages.
+func (l *Loader) Key(space byte, key []byte, loc Location) error {
+	if err := l.build(); err != nil {
+		return err
+	}
+	if loc.Slot() == 0 || loc>>locationBits != 0 {
+		return fmt.Errorf("%w: %#x is not a location", ErrBad, uint64(loc))
+	}
+	x := l.x
+	a := x.Hash(space, key).address()
+	p, err := x.shards[a.shard].page(a.tag, x.memory)
+	if err != nil {
+		return err
+	}
+	if _, ok := x.overflow.get(space, key); ok {
+		return fmt.Errorf("%w: a key twice", ErrBad)
+	}
+	if err := x.overflow.add(space, key, loc); err != nil {
+		return err
+	}
+	p.overflowed(a)
+	return nil
+}
+
+// Index returns the index. The loader is of no use afterwards.
+func (l *Loader) Index() (*Index, error) {
+	if err := l.build(); err != nil {
+		return nil, err
+	}
+	return l.x, nil
+}
+
+// build makes the directories.
+func (l *Loader) build() error {
+	if l.built {
+		return nil
+	}
+	l.built = true
+	for i := range l.pages {
+		pages := l.pages[i]
+		if len(pages) == 0 {
+			continue
+		}
+		slices.SortFunc(pages, func(a, b loaded) int { return cmp.Compare(a.tag, b.tag) })
+		depth, end, keys := 0, uint32(0), 0
+		for _, p := range pages {
+			if p.tag != end {
+				return fmt.Errorf("%w: pages of shard %d are missing or overlap", ErrBad, i)
+			}
+			end += 1 << (tagBits - p.depth)
+			depth = max(depth, p.depth)
+			keys += p.count
+		}
+		if end != 1<<tagBits {
+			return fmt.Errorf("%w: the last page of shard %d is missing", ErrBad, i)
+		}
+		d := &directory{tagBits - depth, make([]*slots, 0, 1<<depth), make([]*page, 0, 1<<depth)}
+		for _, p := range pages {
+			for range 1 << (depth - p.depth) {
+				d.slots, d.pages = append(d.slots, p.slots), append(d.pages, p.page)
+			}
+		}
+		sh := &l.x.shards[i]
+		sh.dir.Store(d)
+		sh.keys.Store(int64(keys))
+	}
+	return nil
+}

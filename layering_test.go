@@ -15,6 +15,8 @@ var rooms = map[string][]string{
 	"record":      {},
 	"wal":         {},
 	"index":       {"record"},
+	"snapshot":    {"record", "wal"},
+	"compaction":  {"record", "wal"},
 	"receiver":    {"record"},
 	"":            {"record", "wal", "index", "receiver"},
 	"cmd/oncelog": {"*"},

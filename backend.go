@@ -115,11 +115,11 @@ func (s *Store) recorded(n name, fingerprint []byte) (receiver.Claim, bool, erro
 	} else {
 		b := buffers.Get().(*buffer)
 		defer buffers.Put(b)
-		var ok bool
-		var err error
-		if r, ok, err = s.fetch(n, cand.loc, b); err != nil || !ok {
+		f, err := s.fetch(n, cand.loc, b)
+		if err != nil || !f.ok {
 			return receiver.Claim{}, false, err
 		}
+		r = f.record
 	}
 	now, wall := s.clock.both()
 	if now >= r.Expires {

@@ -5,6 +5,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"github.com/oncelog/oncelog/compaction"
 	"github.com/oncelog/oncelog/index"
 	"github.com/oncelog/oncelog/record"
 	"github.com/oncelog/oncelog/wal"
@@ -47,10 +48,11 @@ type claim struct {
 	name
 	next     *claim // of the shard
 	held     bool
-	based    bool           // base is known
-	waiters  []chan bool    // in the order they came; told true when the hold is handed to them, false to look again
-	base     index.Location // what the index holds for the key, 0 = nothing
-	versions []version      // staged and not yet published, in the log's order
+	based    bool              // base is known
+	waiters  []chan bool       // in the order they came; told true when the hold is handed to them, false to look again
+	base     index.Location    // what the index holds for the key, 0 = nothing
+	counted  *compaction.Entry // as what that is counted in the ledger, nil = it is not
+	versions []version         // staged and not yet published, in the log's order
 
 	// Room for the usual: one version, and a key as long as a UUID. One allocation instead of three.
 	one   [1]version
@@ -61,6 +63,7 @@ type claim struct {
 type version struct {
 	commit  *wal.Commit
 	at      int32 // of the record in the commit's payload
+	whole   int32 // size of the record
 	size    int32 // of the value
 	kind    record.Kind
 	body    []byte // value and attributes, in the payload
@@ -122,15 +125,14 @@ func (t *claims) visible(n name, log *wal.Log) (version, bool) {
 	if c == nil {
 		return version{}, false
 	}
-	if i := c.committed(log); i >= 0 {
+	if i := c.committed(log.Visible()); i >= 0 {
 		return c.versions[i], true
 	}
 	return version{}, false
 }
 
-// committed returns the place of the newest committed version, or -1.
-func (c *claim) committed(log *wal.Log) int {
-	through := log.Visible()
+// committed returns the place of the newest version of a transaction through a number, or -1.
+func (c *claim) committed(through uint64) int {
 	for i := len(c.versions) - 1; i >= 0; i-- {
 		if c.versions[i].commit.Number() <= through {
 			return i
@@ -181,6 +183,22 @@ func (t *claims) hold(n name, now *int64) (*claim, version) {
 	}
 }
 
+// tryHold is hold that does not wait: nil if somebody has the key.
+func (t *claims) tryHold(n name) (*claim, version) {
+	sh := t.shard(n)
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	c := sh.find(n)
+	switch {
+	case c == nil:
+		c = sh.add(n)
+	case c.held:
+		return nil, version{}
+	}
+	c.held = true
+	return c, c.newest()
+}
+
 func (c *claim) newest() version {
 	if n := len(c.versions); n > 0 {
 		return c.versions[n-1]
@@ -209,13 +227,13 @@ func (t *claims) release(c *claim, changed bool) {
 	}
 }
 
-// found records what the index holds for a key, as its holder saw it. Nothing but the table's own publishing
-// changes that while the entry exists.
-func (t *claims) found(c *claim, base index.Location) {
+// found records what the index holds for a key, as its holder saw it, and as what that is counted. Nothing but the
+// table's own publishing changes that while the entry exists, except that sweeping takes what is dead.
+func (t *claims) found(c *claim, base index.Location, counted *compaction.Entry) {
 	sh := t.shard(c.name)
 	sh.mu.Lock()
 	if !c.based {
-		c.base, c.based = base, true
+		c.base, c.counted, c.based = base, counted, true
 	}
 	sh.mu.Unlock()
 }
@@ -232,22 +250,54 @@ func (t *claims) stage(c *claim, v version) {
 // publish moves the key's newest committed version into the index, and forgets it and those before it. Whoever
 // comes first does it for all; for the others nothing is left to do.
 func (s *Store) publish(c *claim) {
+	s.cut.RLock()
+	defer s.cut.RUnlock()
 	sh := s.claims.shard(c.name)
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
-	i := c.committed(s.log)
-	if i < 0 {
-		return
-	}
-	base, err := s.enter(c.name, c.base, &c.versions[i])
-	if err != nil {
-		// The record is durable and the index cannot hold it. It stays here, where every look-up finds it.
+	// The record is durable. Should the index not hold it, it stays here, where every look-up finds it.
+	if err := s.publishThrough(sh, c, s.log.Visible()); err != nil {
 		s.warn("oncelog: the index is full, records stay in memory until the store is reopened with room", err)
-		return
 	}
-	c.base = base
+}
+
+// publishThrough is publish for versions of transactions through a number. The caller has the shard and the cut.
+func (s *Store) publishThrough(sh *claimShard, c *claim, through uint64) error {
+	i := c.committed(through)
+	if i < 0 {
+		return nil
+	}
+	if err := s.enter(c, &c.versions[i]); err != nil {
+		return err
+	}
+	for j := range i { // replaced before anybody published them
+		v := &c.versions[j]
+		seg, _ := v.commit.Position()
+		s.ledger.Buried(nil, seg.Number(), int(v.whole))
+	}
 	c.versions = append(c.versions[:0:0], c.versions[i+1:]...)
 	sh.drop(c)
+	return nil
+}
+
+// publishAll publishes all that is visible and returns the number of the last such transaction. The caller has the
+// cut, so index and ledger show the store as of that transaction until it lets go.
+func (s *Store) publishAll() (through uint64, err error) {
+	through = s.log.Visible()
+	for i := range s.claims.shards {
+		sh := &s.claims.shards[i]
+		if sh.first.Load() == nil {
+			continue
+		}
+		sh.mu.Lock()
+		for c := sh.first.Load(); c != nil && err == nil; {
+			next := c.next
+			err = s.publishThrough(sh, c, through)
+			c = next
+		}
+		sh.mu.Unlock()
+	}
+	return through, err
 }
 
 // withdraw forgets the versions of a commit that failed, or was never queued.

@@ -5,15 +5,17 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 )
 
 // closing is the state of a store's end.
 type closing struct {
-	once sync.Once
-	done chan struct{}
-	err  error // set before done is closed
-	told bool  // somebody was told err; guarded by mu
-	mu   sync.Mutex
+	once  sync.Once
+	done  chan struct{}
+	err   error       // set before done is closed
+	told  bool        // somebody was told err; guarded by mu
+	files atomic.Bool // the log's files are being closed
+	mu    sync.Mutex
 }
 
 // Close ends the store: it turns new calls away, waits for those in progress, makes all that was written durable
@@ -29,7 +31,9 @@ func (s *Store) Shutdown(ctx context.Context) error {
 		s.gate.shut.Store(true) // now, not when the goroutine gets to run
 		go func() {
 			s.gate.close()
-			c.err = s.log.Close()
+			c.err = s.endHousekeeping()
+			c.files.Store(true)
+			c.err = errors.Join(c.err, s.log.Close())
 			if s.lock != nil {
 				c.err = errors.Join(c.err, s.lock.release())
 			}

@@ -26,8 +26,16 @@
 // runs, which unlike a claim nobody waits for inside the store, and backend.go records what came of it. A lease has set
 // room for its key aside in the log, so that work that was done can always be recorded as done.
 //
-// Opening a directory (open.go) takes its lock, reads its manifest, recovers the log and builds the index from it.
-// The clock by which records expire is in clock.go, the end of a store in close.go.
+// # Staying small
+//
+// Housekeeping (house.go) runs by itself. A ledger (package compaction) knows how much of each segment is alive: what
+// enters the index enters it too, under a lock that housekeeping takes for a moment when it needs both as of one
+// transaction (claims.go, publishAll). Segments leave at the front of the log. What is alive in them is copied to the
+// end like any other change of a key (move.go), so that nobody waits who does not change the same key; a look-up whose
+// segment has gone asks the index again. A snapshot (snapshot.go) puts index and ledger into a file, a page at a time.
+//
+// Opening a directory (open.go) takes its lock, reads its manifest, loads the newest snapshot that is of use, and
+// recovers the log from there. The clock by which records expire is in clock.go, the end of a store in close.go.
 //
 // # Errors
 //

@@ -39,7 +39,7 @@ const (
 )
 
 // docOwnLength is how long the payload of a frame of the log's own is, by its first byte.
-var docOwnLength = map[byte]int{docDropThrough: 9, docSyncMark: 1, docSeal: 33}
+var docOwnLength = map[byte]int{docDropThrough: 17, docSyncMark: 1, docSeal: 33}
 
 type docStore struct {
 	id       [16]byte
@@ -52,6 +52,9 @@ type docStore struct {
 	clean    bool                   // recovery has nothing to do
 	tornAt   int                    // where the tail's last good frame ends
 	torn     []byte                 // from there through the last byte that is not zero
+	dropped  uint64                 // the highest segment that a drop-through names
+	front    uint64                 // the first segment that is there
+	leaving  uint64                 // the last one whose directory is there and its file is not
 	kinds    map[byte]int           // first bytes of all frames of the log's own, and how often
 }
 
@@ -77,6 +80,7 @@ type docFrame struct {
 }
 
 type docRecord struct {
+	segment       uint64
 	kind          byte
 	receiver      bool
 	hasTTL        bool // ttl is its own
@@ -107,11 +111,18 @@ func docDecode(dir string) (*docStore, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: wal: %v", errDocDamage, err)
 	}
-	if len(numbers) == 0 || numbers[0] != 1 {
-		return nil, fmt.Errorf("%w: segment 1 is missing", errDocDamage)
+	if len(numbers) == 0 {
+		return nil, fmt.Errorf("%w: no segment", errDocDamage)
 	}
 	s := &docStore{id: id, live: map[docPlace]docRecord{}, clock: math.MinInt64, kinds: map[byte]int{}}
-	announced := docHeader{segment: 1, first: 1} // what the seal before said; none announces the nonce of the first
+	for len(numbers) > 1 {
+		if _, err := os.Lstat(docSegmentPath(dir, numbers[0])); err == nil {
+			break
+		}
+		s.leaving, numbers = numbers[0], numbers[1:]
+	}
+	s.front = numbers[0]
+	announced := docHeader{segment: numbers[0], first: 1} // what the seal before said; none announces the first's nonce
 	for i, number := range numbers {
 		if number != announced.segment {
 			return nil, fmt.Errorf("%w: segment %d follows where %d was announced", errDocDamage, number, announced.segment)
@@ -130,11 +141,14 @@ func docDecode(dir string) (*docStore, error) {
 			seg.header = announced
 			s.segments = append(s.segments, seg)
 			return s, s.judgeEnd(dir, 0, false, numbers[i+1:])
-		case header.id != id, header.segment != number, header.first != announced.first,
+		case header.id != id, header.segment != number, (i > 0 || number == 1) && header.first != announced.first,
 			i > 0 && header.nonce != announced.nonce:
 			return nil, fmt.Errorf("%w: %s: header says otherwise", errDocDamage, seg.path)
 		}
 		seg.header = header
+		if i == 0 {
+			s.last = header.first - 1
+		}
 		end := docHeaderEntry
 		var seal *docFrame
 		for seal == nil {
@@ -289,7 +303,12 @@ func (s *docStore) take(seg *docSegment, f docFrame) error {
 	if f.own() {
 		s.kinds[f.payload[0]]++
 		if f.payload[0] == docDropThrough {
-			return fmt.Errorf("%w: segments were dropped at the front", errDocTooNew)
+			through := binary.LittleEndian.Uint64(f.payload[1:])
+			if through >= seg.number {
+				return fmt.Errorf("%w: segments through %d are said to be dropped", errDocDamage, through)
+			}
+			s.dropped = max(s.dropped, through)
+			s.clock = max(s.clock, int64(binary.LittleEndian.Uint64(f.payload[9:])))
 		}
 		return nil
 	}
@@ -300,6 +319,7 @@ func (s *docStore) take(seg *docSegment, f docFrame) error {
 			return fmt.Errorf("record at %d: %w", len(f.payload)-len(rest), err)
 		}
 		rest = rest[n:]
+		r.segment = seg.number
 		s.records = append(s.records, r)
 		s.clock = max(s.clock, r.time)
 		kind := r.kind
@@ -474,6 +494,10 @@ func (s *docStore) judgeEnd(dir string, end int, whole bool, behind []uint64) er
 			}
 		}
 	}
+	if max(s.front-1, s.leaving) > s.dropped {
+		return fmt.Errorf("%w: segments before %d are missing and not dropped", errDocDamage, s.front)
+	}
+	maps.DeleteFunc(s.live, func(_ docPlace, r docRecord) bool { return r.segment <= s.dropped })
 	if s.last+1 <= proven {
 		return fmt.Errorf("%w: %s: %d: frame %d is missing and was durable, as all through %d",
 			errDocDamage, tail.path, end, s.last+1, proven)

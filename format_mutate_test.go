@@ -124,8 +124,7 @@ func (h *docHistory) requireOneVerdict(dir, what string) string {
 func docStoreToChange(t testing.TB, seed uint64, closed bool) (h *docHistory, copied func() string) {
 	h = newDocHistory(t, seed)
 	h.sessions(3, 30)
-	crashed := filepath.Join(docMemoryDir(t), "store")
-	require.NoError(t, os.CopyFS(crashed, os.DirFS(h.dir)))
+	crashed := h.crashed()
 	require.NoError(t, h.store.Close())
 	from, dir, n := crashed, docMemoryDir(t), 0
 	if closed {
@@ -135,6 +134,7 @@ func docStoreToChange(t testing.TB, seed uint64, closed bool) (h *docHistory, co
 		n++
 		to := filepath.Join(dir, fmt.Sprint(n))
 		require.NoError(t, os.CopyFS(to, os.DirFS(from)))
+		require.NoError(t, os.RemoveAll(filepath.Join(to, "snapshot"))) // the log is the whole content
 		return to
 	}
 }
@@ -309,6 +309,9 @@ func TestReadersOfWhatNoStoreWritesYet(t *testing.T) {
 	const base = 1_700_000_000_000
 	record := func(head byte, value string) []byte { return docRecordBytes(head, 5, 0, "k", value, "") }
 	attributes := func(a string) []byte { return docRecordBytes(0x81, 5, 0, "k", "v", a) }
+	dropThrough := func(segment uint64, time int64) []byte {
+		return binary.LittleEndian.AppendUint64(binary.LittleEndian.AppendUint64([]byte{28}, segment), uint64(time))
+	}
 	timed := func(distance, ttl uint64) []byte { return docRecordBytes(0x21, distance, ttl, "k", "v", "") }
 	for name, c := range map[string]struct {
 		payload []byte
@@ -379,7 +382,10 @@ func TestReadersOfWhatNoStoreWritesYet(t *testing.T) {
 		"record cut short":          {record(1, "v")[:8], "damage"},
 		"record and a byte":         {append(record(1, "v"), 29), "damage"},
 		"check":                     {append(record(1, "v")[:9], 1), "damage"},
-		"drop-through":              {[]byte{28, 1, 0, 0, 0, 0, 0, 0, 0}, "too new"},
+		"drop-through":              {dropThrough(1, 0), "clean"},
+		"drop-through of its own":   {dropThrough(2, 0), "damage"},
+		"drop-through of nothing":   {dropThrough(0, 0), "clean"},
+		"drop-through, later":       {dropThrough(1, base+1<<40), "clean"},
 		"drop-through, longer":      {append([]byte{28}, make([]byte, 20)...), "too new"},
 		"sync mark":                 {[]byte{29}, "clean"},
 		"sync mark, longer":         {[]byte{29, 0}, "too new"},

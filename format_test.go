@@ -56,13 +56,20 @@ func docMemoryDir(t testing.TB) string {
 
 func docOpen(dir string, c *docClock, o oncelog.Options) (*oncelog.Store, error) {
 	o.Now, o.RetryWindow, o.SegmentSize = c.now, oncelog.NoRetryWindow, 4<<10
-	return oncelog.Open(dir, &o)
+	return oncelog.OpenStill(dir, o)
 }
 
 func (h *docHistory) open(o oncelog.Options) {
 	s, err := docOpen(h.dir, &h.clock, o)
 	require.NoError(h.t, err)
 	h.store = s
+}
+
+// crashed returns a copy of the store as a kill would have left it.
+func (h *docHistory) crashed() string {
+	dir := filepath.Join(docMemoryDir(h.t), "store")
+	require.NoError(h.t, os.CopyFS(dir, os.DirFS(h.dir)))
+	return dir
 }
 
 func (h *docHistory) name(in map[string]bool, prefix string) []byte {
@@ -266,8 +273,7 @@ func TestPromise10ADecoderWrittenFromTheDocument(t *testing.T) {
 	live := h.contents(h.store)
 	require.Greater(t, len(live), 60)
 
-	crashed := filepath.Join(docMemoryDir(t), "store")
-	require.NoError(t, os.CopyFS(crashed, os.DirFS(h.dir)))
+	crashed := h.crashed()
 	require.NoError(t, h.store.Close())
 
 	d, err := docDecode(h.dir)
@@ -390,7 +396,7 @@ func TestFrameOverhead(t *testing.T) {
 	const most = 28
 	ttls := []time.Duration{0, time.Millisecond, time.Hour, 72 * time.Hour, 365 * 24 * time.Hour, oncelog.Forever}
 	sizes := []int{0, 1, 127, 128, 4 << 10, 16<<10 - 1, 16 << 10, 64 << 10, 1 << 20}
-	s, err := oncelog.Open(h.dir, &oncelog.Options{Now: h.clock.now, RetryWindow: oncelog.NoRetryWindow, TTL: 24 * time.Hour})
+	s, err := oncelog.OpenStill(h.dir, oncelog.Options{Now: h.clock.now, RetryWindow: oncelog.NoRetryWindow, TTL: 24 * time.Hour})
 	require.NoError(t, err)
 	for i := range 240 {
 		size := 256

@@ -67,6 +67,10 @@ func readManifest(dir string) (m manifest, err error) {
 	if err != nil {
 		return m, fmt.Errorf("oncelog: %w", err)
 	}
+	return parseManifest(b, path)
+}
+
+func parseManifest(b []byte, path string) (m manifest, err error) {
 	damaged := func(offset int64, reason string) error {
 		return &CorruptError{File: path, Offset: offset, Reason: reason}
 	}
@@ -99,12 +103,7 @@ func (m manifest) write(dir string) error {
 	if err := os.Remove(tmp); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	f, err := os.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_EXCL|openNoFollow, 0o600)
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(m.encode())
-	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
+	if err := writeNew(tmp, m.encode()); err != nil {
 		return err
 	}
 	if err := os.Rename(tmp, filepath.Join(dir, manifestName)); err != nil {

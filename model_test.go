@@ -13,6 +13,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
+
+	"github.com/oncelog/oncelog/wal"
 )
 
 // model is the store as a plain map, and the machine that checks one against the other.
@@ -25,9 +27,11 @@ type model struct {
 	t     int64 // the store's time
 
 	all     modelState
-	pins    uint64       // power cuts so far
-	commits uint64       // since the last opening
-	history []modelState // after each transaction since the last opening, that as of the opening first
+	pins    uint64           // power cuts so far
+	commits uint64           // since the last opening
+	quiet   func()           // lets housekeeping go on
+	synced  map[string]int64 // what housekeeping has synced of each segment, by its directory's name
+	history []modelState     // after each transaction since the last opening, that as of the opening first
 }
 
 type modelState struct {
@@ -59,19 +63,45 @@ func (m *model) live(key string) (string, bool) {
 }
 
 func (m *model) committed() {
-	if n := m.s.Stats().Commits; n > m.commits { // a transaction that comes to nothing writes nothing
+	if n := m.s.Stats().Commits - uint64(m.s.house.moves.Load()); n > m.commits { // a transaction that comes to nothing writes nothing
 		m.commits, m.all.at = n, m.now()
 	}
 	m.history = append(m.history, m.all.clone())
 }
 
-func (m *model) open(t *rapid.T) {
+func (m *model) open(t *rapid.T) { m.openAt(t, m.all.at) }
+
+// openAt opens the store, in whose log the largest time is at least known.
+func (m *model) openAt(t *rapid.T, known int64) {
 	s, err := Open(m.dir(), &m.o)
 	require.NoError(t, err)
 	m.s, m.commits = s, 0
-	m.t = m.all.at
-	m.now() // Open looks at the clock
+	// The time goes on from the largest in the log, or from a later one that a snapshot or a drop-through knows.
+	before := max(m.t, m.clock.ms.Load())
+	m.t = m.s.clock.millis()
+	require.GreaterOrEqual(t, m.t, max(known, m.clock.ms.Load()))
+	require.LessOrEqual(t, m.t, before)
 	m.history = []modelState{m.all.clone()}
+	m.quiet, m.synced = s.withoutHousekeeping(), map[string]int64{}
+}
+
+func (m *model) close(t *rapid.T) {
+	m.quiet()
+	m.quiet = func() {}
+	require.NoError(t, m.s.Close())
+}
+
+// house lets housekeeping do something, which nothing else does here, so that it is known what it has synced.
+func (m *model) house(do func() error) func(*rapid.T) {
+	return func(t *rapid.T) {
+		m.quiet()
+		require.NoError(t, do())
+		m.quiet = m.s.withoutHousekeeping()
+		for n := m.s.log.Dropped() + 1; m.s.log.Segment(wal.SlotOf(n)) != nil; n++ {
+			seg := m.s.log.Segment(wal.SlotOf(n))
+			m.synced[filepath.Base(filepath.Dir(seg.Path()))] = seg.End()
+		}
+	}
 }
 
 var (
@@ -237,17 +267,16 @@ func (m *model) step(t *rapid.T) {
 }
 
 func (m *model) reopen(t *rapid.T) {
-	require.NoError(t, m.s.Close())
+	m.close(t)
 	m.open(t)
 }
 
 // crash leaves the store to itself and goes on with a copy of its directory, as a killed process would leave it.
 func (m *model) crash(t *rapid.T) {
 	from := m.dir()
-	old := m.s
 	m.dirs++
 	require.NoError(t, os.CopyFS(m.dir(), os.DirFS(from)))
-	require.NoError(t, old.Close())
+	m.close(t)
 	m.open(t)
 }
 
@@ -260,11 +289,10 @@ func (m *model) powerCut(t *rapid.T) {
 	// Two moments can hold the same and differ in the largest time in their log, on which T depends if the clock was
 	// set back meanwhile. So it was not; crash and reopen see to that case.
 	m.clock.ms.Store(m.now())
-	from, history := m.dir(), m.history
-	old := m.s
+	from, history, synced := m.dir(), m.history, m.synced
 	m.dirs++
 	require.NoError(t, os.CopyFS(m.dir(), os.DirFS(from)))
-	require.NoError(t, old.Close())
+	m.close(t)
 	if m.o.Sync == SyncNever {
 		// Sealed segments were synced. Of the last one that was written to, all may go, its header too.
 		paths, err := filepath.Glob(filepath.Join(m.dir(), "wal", "0*", "0*"))
@@ -280,7 +308,8 @@ func (m *model) powerCut(t *rapid.T) {
 			if used == 0 {
 				continue
 			}
-			cut := rapid.IntRange(0, used).Draw(t, "cut")
+			safe := int(synced[filepath.Base(filepath.Dir(path))])
+			cut := rapid.IntRange(safe, max(safe, used)).Draw(t, "cut")
 			if rapid.Bool().Draw(t, "zeros") {
 				clear(b[cut:])
 			} else {
@@ -290,11 +319,9 @@ func (m *model) powerCut(t *rapid.T) {
 			break
 		}
 	}
-	m.open(t)
+	m.openAt(t, 0)
 	got := m.read(t)
 	for i := len(history) - 1; i >= 0; i-- {
-		m.t = history[i].at
-		m.now()
 		if m.o.Sync == SyncAlways && i < len(history)-1 {
 			break
 		}
@@ -384,11 +411,24 @@ func TestModel(t *testing.T) {
 		m.all = modelState{map[string]modelRecord{}, map[string]string{}, map[string]uint64{}, 0}
 		m.now()
 		m.open(t)
-		defer func() { _ = m.s.Close() }()
+		defer func() {
+			m.quiet()
+			_ = m.s.Close()
+		}()
 		t.Repeat(map[string]func(*rapid.T){
 			"put": m.put, "put again": m.put, "delete": m.delete, "get": m.get, "advance": m.advance, "forget": m.forget,
 			"update": m.update, "update again": m.update, "clock": m.step, "reopen": m.reopen, "crash": m.crash,
 			"power cut": m.powerCut, "": m.check,
+			"recount":  func(t *rapid.T) { requireRecountedNow(t, m.s) },
+			"snapshot": m.house(func() error { return m.s.Snapshot() }),
+			"compact":  m.house(func() error { return m.s.Compact() }),
+			"round": m.house(func() error {
+				m.s.keepHouse()
+				if err := m.s.house.failed.Load(); err != nil {
+					return *err
+				}
+				return nil
+			}),
 		})
 	})
 }

@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/oncelog/oncelog/compaction"
 	"github.com/oncelog/oncelog/index"
 	"github.com/oncelog/oncelog/record"
 	"github.com/oncelog/oncelog/wal"
@@ -18,6 +19,8 @@ import (
 // Store is an open directory. Its methods may be called from any goroutine.
 type Store struct {
 	opts  Options
+	id    [16]byte
+	seed  uint64 // of the index
 	clock *clock
 	base  record.Base // of the records this process writes
 	lock  *dirLock    // nil when read-only
@@ -28,13 +31,18 @@ type Store struct {
 	leases  leases
 	tokens  tokens
 	gate    *gate
-	records atomic.Int64
+	records atomic.Int64 // keys in the index that Stats counts, expired ones included
+	ledger  *compaction.Ledger
+	dead    slots        // segments in which nothing is alive any more
+	cut     sync.RWMutex // held for reading while something enters index and ledger
+	house   housekeeper
 
 	txLock     sync.Mutex
 	lastStaged *wal.Commit // the newest transaction; guarded by txLock
 	txHeldMax  atomic.Int64
 
-	closing closing
+	replayed func() int64 // the largest time in the log; nil once the store's time has begun
+	closing  closing
 }
 
 const walName = "wal"
@@ -153,7 +161,7 @@ func checkContent(dir string) error {
 		switch e.Name() {
 		case manifestName:
 			return nil
-		case lockName, manifestTmp, walName:
+		case lockName, manifestTmp, walName, snapshotName:
 		case "lost+found": // a volume of its own, mounted here
 		default:
 			other = e.Name()
@@ -195,8 +203,8 @@ func create(dir string, o Options) (manifest, error) {
 	if err != nil {
 		return m, fmt.Errorf("oncelog: no randomness: %w", err)
 	}
-	base := record.Base{At: newClock(o.Now).millis(), TTL: defaultMillis(o)}
-	if err := wal.Create(walDir, o.walOptions(m, base)); err != nil {
+	base := record.Base{At: newClock(&o).millis(), TTL: defaultMillis(o)}
+	if err := wal.Create(walDir, o.walOptions(m, func() record.Base { return base }, nil)); err != nil {
 		return m, fmt.Errorf("oncelog: create %s: %w", walDir, err)
 	}
 	if err := wal.SyncDir(dir); err != nil {
@@ -223,21 +231,35 @@ func load(dir string, o Options, m manifest) (*Store, error) {
 	} else if !fi.IsDir() {
 		return nil, &CorruptError{File: walDir, Reason: "not a directory"}
 	}
-	s := &Store{opts: o, clock: newClock(o.Now), keys: index.New(m.seed), gate: newGate()}
+	s := &Store{opts: o, id: m.id, seed: m.seed, clock: newClock(&o), gate: newGate()}
 	s.closing.done = make(chan struct{})
-	s.base = record.Base{At: s.clock.millis(), TTL: defaultMillis(o)}
-	r := replay{s: s}
-	log, err := wal.Open(walDir, o.walOptions(m, s.base), r.frame)
-	if err != nil {
+	if err := s.recover(dir, o.walOptions(m, s.recordBase, s.house.kick)); err != nil {
 		if !errors.Is(err, ErrCorrupt) && !errors.Is(err, ErrTooNew) {
 			err = fmt.Errorf("oncelog: open %s: %w", dir, err)
 		}
 		return nil, err
 	}
-	s.log = log
-	s.clock.atLeast(r.newest)
+	if !o.ReadOnly {
+		s.startHousekeeping()
+	}
 	return s, nil
 }
+
+// recordBase returns the base of the records that this process writes. It is asked for the first time when the log is
+// replayed, and the store's time begins then. The base lies so far back that a record which is copied before it
+// expires keeps its time; further back it would cost each record a byte.
+func (s *Store) recordBase() record.Base {
+	if s.replayed != nil {
+		s.clock.begin(s.replayed())
+		s.replayed = nil
+		ttl := defaultMillis(s.opts)
+		s.base = record.Base{At: s.clock.millis() - min(ttl, baseBefore), TTL: ttl}
+	}
+	return s.base
+}
+
+// baseBefore is a month less than 2^32 ms, so that the times of a month fit into five bytes.
+const baseBefore = 1<<32 - 31*24*60*60*1000
 
 func (s *Store) warn(msg string, err error) {
 	if s.opts.Logger != nil {

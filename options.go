@@ -23,6 +23,8 @@ const (
 	DefaultMaxValueSize = 1 << 20
 	DefaultSegmentSize  = 4 << 20 // with larger logs the library under the log stalls commits while its memory doubles
 
+	defaultPace    = 64 << 20       // a tenth of what the slowest disk for such a store does, and a twentieth of a processor
+	minBudget      = 8              // segments: four that may be full, and the reserve
 	maxRetryWindow = 24 * time.Hour // of the default
 	minSegmentSize = 4 << 10
 	maxKeySize     = 64 << 10
@@ -44,6 +46,13 @@ type Options struct {
 	// MaxKeySize and MaxValueSize bound keys, sources and values, in bytes. The defaults are 1 KiB and 1 MiB, the
 	// most is 64 KiB and 15 MiB.
 	MaxKeySize, MaxValueSize int
+	// MaxBytes bounds what the store takes on disk, log and snapshots together; 0 = no bound. Past it writes are
+	// ErrFull, until records have expired or were deleted; reads and deletes go on, and nothing live is evicted. A
+	// part of it is kept for housekeeping: at least two segments and a snapshot. At least 8 × SegmentSize.
+	MaxBytes int64
+	// Pace is how many bytes a second housekeeping reads and writes, so that it holds nobody up. The default is
+	// 64 MiB; -1 is as fast as it goes. A store that is almost full is in a hurry anyway.
+	Pace int64
 	// LockWait is how long Open waits for another owner to leave. 0 = ErrLocked at once.
 	LockWait time.Duration
 	// MustExist makes a directory without a store an error (fs.ErrNotExist) instead of a new store.
@@ -56,6 +65,8 @@ type Options struct {
 	// Now is the clock by which records expire. nil = the system's, measured with the monotonic clock from Open on.
 	// A clock given here is believed, except that time never runs back. Any goroutine may call it.
 	Now func() time.Time
+
+	still bool // nothing happens in the background; for tests that look at what is on disk
 }
 
 // SyncPolicy says when the log is synced, and so what an acknowledgement is worth.
@@ -94,6 +105,9 @@ func (o *Options) withDefaults() (Options, error) {
 	if c.MaxValueSize == 0 {
 		c.MaxValueSize = DefaultMaxValueSize
 	}
+	if c.Pace == 0 {
+		c.Pace = defaultPace
+	}
 	if c.RetryWindow < 0 && c.RetryWindow != NoRetryWindow {
 		return c, fmt.Errorf("%w: RetryWindow is %v; give a positive one, or NoRetryWindow", ErrTTL, c.RetryWindow)
 	}
@@ -110,12 +124,17 @@ func (o *Options) withDefaults() (Options, error) {
 		between("SegmentSize", c.SegmentSize, minSegmentSize, DefaultSegmentSize),
 		between("MaxKeySize", int64(c.MaxKeySize), 1, maxKeySize),
 		between("MaxValueSize", int64(c.MaxValueSize), 1, maxValueSize),
+		between("Pace", c.Pace, -1, math.MaxInt64),
+		between("MaxBytes", c.MaxBytes, 0, math.MaxInt64),
 		between("LockWait", int64(c.LockWait), 0, math.MaxInt64),
 		between("Sync", int64(c.Sync), int64(SyncNever), math.MaxInt64),
 	} {
 		if err != nil {
 			return c, err
 		}
+	}
+	if c.MaxBytes > 0 && c.MaxBytes < minBudget*c.SegmentSize {
+		return c, fmt.Errorf("%w: MaxBytes is %d, it must be at least %d segments of %d bytes", ErrOptions, c.MaxBytes, minBudget, c.SegmentSize)
 	}
 	return c, nil
 }
@@ -162,9 +181,10 @@ func (o *Options) checkValue(value []byte) error {
 }
 
 // walOptions is what the log needs to know.
-func (o *Options) walOptions(m manifest, base record.Base) wal.Options {
+func (o *Options) walOptions(m manifest, base func() record.Base, sealed func()) wal.Options {
 	wo := wal.Options{
-		ID: m.id, Meta: base.Encode(), SegmentSize: o.SegmentSize, Sync: time.Duration(o.Sync), ReadOnly: o.ReadOnly,
+		ID: m.id, Meta: func() [wal.MetaSize]byte { return base().Encode() }, SegmentSize: o.SegmentSize, Sync: time.Duration(o.Sync), ReadOnly: o.ReadOnly,
+		OnSeal: sealed,
 	}
 	if log := o.Logger; log != nil {
 		wo.OnError = func(err error) { log.Error("oncelog: writing stopped or was put off", "err", err) }

@@ -107,12 +107,12 @@ func (s *Store) confirm(n name, cand candidate, dst *[]byte) (bool, error) {
 	}
 	b := buffers.Get().(*buffer)
 	defer buffers.Put(b)
-	r, ok, err := s.fetch(n, cand.loc, b)
-	if err != nil || !ok || s.clock.millis() >= r.Expires {
+	f, err := s.fetch(n, cand.loc, b)
+	if err != nil || !f.ok || s.clock.millis() >= f.record.Expires {
 		return false, err
 	}
 	if dst != nil {
-		*dst = append(*dst, r.Value...)
+		*dst = append(*dst, f.record.Value...)
 	}
 	return true, nil
 }
@@ -132,59 +132,96 @@ const (
 
 var buffers = sync.Pool{New: func() any { return new(buffer) }}
 
-// fetch reads the record at loc into b and reports whether it is n's. The index only finds candidates; the whole
-// key decides.
-func (s *Store) fetch(n name, loc index.Location, b *buffer) (r record.Record, ok bool, err error) {
-	r, err = s.readAt(loc, b)
-	if err != nil {
-		return r, false, err
-	}
-	return r, r.Space() == n.space && bytes.Equal(r.Key, n.key), nil
+// fetched is the record that the index has for a key.
+type fetched struct {
+	record record.Record // points into the buffer
+	size   int           // of the record, in bytes
+	loc    index.Location
+	ok     bool // the record is the key's. If not, what was at loc, unless that is 0, is another's, or dead
 }
 
+// fetch reads the record that the index has for n into b. The index only finds candidates; the whole key decides. loc
+// is where the index said it is, 0 = ask.
+//
+// A record may be moved, and its segment dropped, between the index's answer and the read: then the index has another
+// answer.
+func (s *Store) fetch(n name, loc index.Location, b *buffer) (f fetched, err error) {
+	if f.loc = loc; loc == 0 {
+		f.loc, _ = s.keys.Lookup(n.hash, byte(n.space), n.key)
+	}
+	for f.loc != 0 {
+		err := error(errGone)
+		if !s.dead.has(f.loc.Slot()) {
+			f.record, f.size, err = s.readAt(f.loc, b)
+		}
+		if err == nil && f.record.Space() == n.space && bytes.Equal(f.record.Key, n.key) {
+			f.ok = true
+			return f, nil
+		}
+		if err != nil && !errors.Is(err, errGone) {
+			return f, err
+		}
+		loc, _ := s.keys.Lookup(n.hash, byte(n.space), n.key)
+		if loc == f.loc {
+			if err == nil {
+				f.loc = 0 // another's, and alive for all that is known
+			}
+			return f, nil
+		}
+		f.loc = loc
+	}
+	return f, nil
+}
+
+// errGone is what a read of a dropped segment returns.
+var errGone = errors.New("the segment was dropped")
+
 // readAt reads and checks the record at loc. The record points into b.
-func (s *Store) readAt(loc index.Location, b *buffer) (r record.Record, err error) {
+func (s *Store) readAt(loc index.Location, b *buffer) (r record.Record, size int, err error) {
 	if cap(b.long) > keepLong {
 		b.long = nil
 	}
 	seg, off := s.log.Segment(loc.Slot()), loc.Offset()
 	if seg == nil {
-		return r, fmt.Errorf("%w: the index names segment slot %d, which is not there; reopen the store", ErrCorrupt, loc.Slot())
+		return r, 0, errGone
 	}
 	base := record.DecodeBase(seg.Meta())
 	buf := b.first[:]
 	n, err := seg.ReadAt(buf, off)
 	if err != nil && (err != io.EOF || n == 0) {
-		return r, readError(seg.Path(), off, err)
+		return r, 0, s.readError(seg.Path(), off, err)
 	}
-	r, _, err = record.Parse(buf[:n], base)
+	r, size, err = record.Parse(buf[:n], base)
 	if errors.Is(err, record.ErrShort) {
-		size, sizeErr := record.Size(buf[:n])
-		if sizeErr != nil || int64(size) > seg.End()-off {
-			return r, seg.Corrupt(off, "a record is cut short")
+		long, sizeErr := record.Size(buf[:n])
+		if sizeErr != nil || int64(long) > seg.End()-off {
+			return r, 0, seg.Corrupt(off, "a record is cut short")
 		}
-		if cap(b.long) < size {
-			b.long = make([]byte, size)
+		if cap(b.long) < long {
+			b.long = make([]byte, long)
 		}
-		buf = b.long[:size]
+		buf = b.long[:long]
 		if _, err := seg.ReadAt(buf, off); err != nil {
-			return r, readError(seg.Path(), off, err)
+			return r, 0, s.readError(seg.Path(), off, err)
 		}
-		r, _, err = record.Parse(buf, base)
+		r, size, err = record.Parse(buf, base)
 	}
 	if err != nil {
-		return r, recordError(seg.Corrupt, seg.Path(), off, err)
+		return r, 0, recordError(seg.Corrupt, seg.Path(), off, err)
 	}
 	if r.Space() == record.Records && (r.Kind != record.Result || len(r.Attrs) > 0) {
 		// What it says besides key and value is not known here, and so may not be ignored.
-		return r, fmt.Errorf("%w: %s at offset %d: a record of the caller's with more than a value", ErrTooNew, seg.Path(), off)
+		return r, 0, fmt.Errorf("%w: %s at offset %d: a record of the caller's with more than a value", ErrTooNew, seg.Path(), off)
 	}
-	return r, nil
+	return r, size, nil
 }
 
-func readError(path string, off int64, err error) error {
+func (s *Store) readError(path string, off int64, err error) error {
 	if errors.Is(err, os.ErrClosed) {
-		return ErrClosed
+		if s.closing.files.Load() {
+			return ErrClosed
+		}
+		return errGone
 	}
 	return fmt.Errorf("oncelog: read %s at offset %d: %w", path, off, err)
 }

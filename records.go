@@ -2,6 +2,7 @@ package oncelog
 
 import (
 	"bytes"
+	"errors"
 	"iter"
 	"time"
 
@@ -23,6 +24,7 @@ func (s *Store) Records() iter.Seq2[Record, error] {
 	return func(yield func(Record, error) bool) {
 		b := buffers.Get().(*buffer)
 		defer buffers.Put(b)
+		defer s.log.Pin()() // what moves meanwhile is still where it was
 		s.keys.Scan(func(loc index.Location) bool {
 			r, ok, err := s.recordAt(loc, b)
 			if err != nil {
@@ -40,7 +42,10 @@ func (s *Store) recordAt(loc index.Location, b *buffer) (Record, bool, error) {
 		return Record{}, false, ErrClosed
 	}
 	defer s.gate.leave(uint64(loc))
-	r, err := s.readAt(loc, b)
+	r, _, err := s.readAt(loc, b)
+	if errors.Is(err, errGone) { // dropped before this began: nothing in it was alive
+		return Record{}, false, nil
+	}
 	if err != nil || r.Kind != record.Result || r.Receiver || s.clock.millis() >= r.Expires {
 		return Record{}, false, err
 	}

@@ -1,28 +1,85 @@
 package oncelog
 
-import "time"
+import (
+	"time"
+
+	"github.com/oncelog/oncelog/snapshot"
+)
 
 // Stats are plain numbers about an open store. Reading them is cheap and disturbs nobody.
 type Stats struct {
-	Keys       int64 // records, a receiver's among them; those that expired count until housekeeping has removed them
+	Keys       int64 // live records, a receiver's among them; of those that expire within a 32nd of a TTL some count that have
 	IndexBytes int64 // memory of the index, records, state and marks together
 	Overflow   int64 // keys that share their place in the index with another and are kept in a map of their own
-	DiskBytes  int64 // of the log, prepared space included
+	DiskBytes  int64 // of log and last snapshot, prepared space included
+	LiveBytes  int64 // of the log, in records that are live
 	Segments   int   // of the log
 
 	Commits   uint64        // transactions written since Open
 	Batches   uint64        // writes they took: Commits/Batches shared one sync
 	Syncs     uint64        // since Open
 	TxHeldMax time.Duration // the longest time a transaction kept the others waiting since Open
+
+	// What was written in the store's life; what a process wrote after its last snapshot is missing if it was killed.
+	LogBytes      uint64 // to the log
+	CopiedBytes   uint64 // of these, records that housekeeping copied
+	SnapshotBytes uint64 // to snapshots
+
+	Snapshot time.Time // of the last snapshot, by the store's clock; zero = there is none
 }
 
 // Stats returns the store's numbers, of a closed store too.
 func (s *Store) Stats() Stats {
 	l, x := s.log.Stats(), s.keys.Stats()
-	return Stats{
-		Keys: s.records.Load(), IndexBytes: int64(x.Bytes), Overflow: int64(x.Overflow),
-		DiskBytes: l.DiskBytes, Segments: l.Segments,
+	keys, live := s.ledger.Total(s.clock.millis())
+	t := s.totals()
+	st := Stats{
+		Keys: keys, IndexBytes: x.Bytes, Overflow: x.Overflow,
+		DiskBytes: l.DiskBytes + s.house.snapshotSize.Load(), LiveBytes: live, Segments: l.Segments,
 		Commits: l.Commits, Batches: l.Batches, Syncs: l.Syncs,
 		TxHeldMax: time.Duration(s.txHeldMax.Load()),
+		LogBytes:  t.Log, CopiedBytes: t.Copied, SnapshotBytes: t.Snapshots,
 	}
+	if at := s.house.snapshotTime.Load(); at != 0 {
+		st.Snapshot = time.UnixMilli(at)
+	}
+	return st
+}
+
+// totals returns what was written in the store's life.
+func (s *Store) totals() snapshot.Totals {
+	h := &s.house
+	return snapshot.Totals{
+		Log: h.before.Log + s.log.Stats().Bytes, Copied: h.before.Copied + uint64(h.copied.Load()),
+		Snapshots: h.before.Snapshots + uint64(h.snapshotBytes.Load()),
+	}
+}
+
+// Segment is what Segments says of one segment of the log.
+type Segment struct {
+	Number     uint64
+	Bytes      int64 // of its file
+	Keys       int64 // that are live
+	Live, Dead int64 // bytes of records
+	// Expires is when the last of its records that expire has expired; zero = there are none. Never says that some
+	// never do.
+	Expires time.Time
+	Never   bool
+}
+
+// Segments returns the segments of the log, oldest first.
+func (s *Store) Segments() []Segment {
+	now := s.clock.millis()
+	var all []Segment
+	for _, seg := range s.log.Segments() {
+		one := Segment{Number: seg.Number(), Bytes: seg.End()}
+		one.Live, one.Dead = s.ledger.Bytes(seg.Number(), now)
+		one.Keys = s.ledger.Keys(seg.Number(), now)
+		last, never := s.ledger.Last(seg.Number())
+		if one.Never = never; last != noTime {
+			one.Expires = time.UnixMilli(last)
+		}
+		all = append(all, one)
+	}
+	return all
 }

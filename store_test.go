@@ -20,9 +20,13 @@ func open(t testing.TB, dir string, o Options) *Store {
 	t.Helper()
 	s, err := Open(dir, &o)
 	require.NoError(t, err)
+	opened.Store(dir, s)
 	t.Cleanup(func() { _ = s.Close() })
 	return s
 }
+
+// opened are the stores of open by their directory.
+var opened sync.Map
 
 // fresh opens a new store whose records live for ever and whose log is not synced, which most tests do not need.
 func fresh(t testing.TB) (*Store, string) {
@@ -35,6 +39,9 @@ var quick = Options{TTL: Forever, Sync: SyncNever}
 // crashed copies the directory of an open store: what a killed process leaves behind.
 func crashed(t testing.TB, dir string) string {
 	t.Helper()
+	if s, ok := opened.Load(dir); ok { // a kill ends everything at one moment, and copying takes a while
+		defer s.(*Store).withoutHousekeeping()()
+	}
 	to := filepath.Join(t.TempDir(), "crashed")
 	require.NoError(t, os.CopyFS(to, os.DirFS(dir)))
 	return to

@@ -16,12 +16,12 @@ func (s *Store) Verify() error {
 		if s.gate.shut.Load() {
 			return ErrClosed
 		}
-		return eachRecord(f, func(record.Record, int64) error { return nil })
+		return eachRecord(f, func(record.Record, int, int64) error { return nil })
 	})
 }
 
-// eachRecord decodes the records of a frame and gives each with its offset in the segment's file.
-func eachRecord(f wal.Frame, do func(r record.Record, off int64) error) error {
+// eachRecord decodes the records of a frame and gives each with its size and its offset in the segment's file.
+func eachRecord(f wal.Frame, do func(r record.Record, size int, off int64) error) error {
 	base := record.DecodeBase(f.Segment.Meta())
 	for at := 0; at < len(f.Payload); {
 		off := f.Offset + int64(at)
@@ -34,7 +34,7 @@ func eachRecord(f wal.Frame, do func(r record.Record, off int64) error) error {
 				return recordError(f.Segment.Corrupt, f.Segment.Path(), off, err)
 			}
 		}
-		if err := do(r, off); err != nil {
+		if err := do(r, n, off); err != nil {
 			return err
 		}
 		at += n

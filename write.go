@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"time"
 
+	"github.com/oncelog/oncelog/compaction"
 	"github.com/oncelog/oncelog/index"
 	"github.com/oncelog/oncelog/record"
 	"github.com/oncelog/oncelog/wal"
@@ -101,7 +102,7 @@ func (s *Store) Delete(key []byte) (existed bool, err error) {
 // remove makes a key of a keyspace of records absent, durably, and reports whether it was live.
 func (s *Store) remove(n name) (existed bool, err error) {
 	size := record.MaxSize(len(n.key), 1, 0)
-	if err := s.ready(size); err != nil {
+	if err := s.readyToDelete(size); err != nil {
 		return false, err
 	}
 	c, v := s.claims.hold(n, nil)
@@ -144,28 +145,41 @@ func addMillis(t, d int64) int64 {
 // ready returns an error when a commit of size payload bytes would be refused. It is asked before anything is
 // claimed.
 func (s *Store) ready(size int) error {
+	if err := s.within(int64(size), 0); err != nil {
+		return err
+	}
 	if err := s.log.Ready(size); err != nil {
+		s.house.kickIfFull(err)
 		return err
 	}
 	return s.keys.Full()
 }
 
+// readyToDelete is ready for a tombstone, which makes room in the end, and may use some of what is kept for that.
+func (s *Store) readyToDelete(size int) error {
+	if err := s.within(int64(size), s.opts.SegmentSize); err != nil {
+		return err
+	}
+	err := s.log.Ready(size)
+	s.house.kickIfFull(err)
+	return err
+}
+
 // current reads what the index holds for a key that the caller holds and that has no staged version. ok is false
 // if there is nothing; a record that is found may have expired. Its bytes are the caller's.
 func (s *Store) current(c *claim) (r record.Record, ok bool, err error) {
-	loc, ok := s.keys.Lookup(c.hash, byte(c.space), c.key)
-	if ok {
-		b := buffers.Get().(*buffer)
-		defer buffers.Put(b)
-		if r, ok, err = s.fetch(c.name, loc, b); err != nil {
-			return r, false, err
-		}
+	b := buffers.Get().(*buffer)
+	defer buffers.Put(b)
+	f, err := s.fetch(c.name, 0, b)
+	if err != nil {
+		return r, false, err
 	}
-	if !ok {
-		s.claims.found(c, 0)
-		return record.Record{}, false, nil
+	if !f.ok {
+		s.claims.found(c, f.loc, nil) // what is dead gives its place in the index to this key
+		return r, false, nil
 	}
-	s.claims.found(c, loc)
+	s.claims.found(c, f.loc, s.counted(f.loc, &f.record, f.size))
+	r = f.record
 	r.Key, r.Value, r.Attrs = c.key, append([]byte{}, r.Value...), bytes.Clone(r.Attrs)
 	return r, true, nil
 }
@@ -199,7 +213,7 @@ func (s *Store) stage(size int, reserved int64, changes []change) (*wal.Commit, 
 		payload = record.Append(payload, s.base, r)
 		end := len(payload) - record.CheckSize
 		s.claims.stage(changes[i].claim, version{
-			commit: c, at: int32(at), kind: r.Kind, expires: r.Expires,
+			commit: c, at: int32(at), whole: int32(len(payload) - at), kind: r.Kind, expires: r.Expires,
 			body: payload[end-len(r.Value)-len(r.Attrs) : end : end], size: int32(len(r.Value)),
 		})
 	}
@@ -246,27 +260,39 @@ func (s *Store) settle(c *wal.Commit, changes []change) error {
 	return nil
 }
 
-// enter puts a committed version into the index in the place of base, where the key was before, and returns where
-// it is now. The caller guards the key.
-func (s *Store) enter(n name, base index.Location, v *version) (index.Location, error) {
-	if v.deleted() {
-		if base != 0 {
-			s.keys.Remove(n.hash, byte(n.space), n.key, base)
-			s.count(n.space, -1)
-		}
-		return 0, nil
-	}
+// enter puts a committed version into the index in the place of what the key had there, and into the ledger. The
+// caller has the key's shard and the cut.
+func (s *Store) enter(c *claim, v *version) error {
 	seg, off := v.commit.Position()
+	if v.deleted() {
+		if c.base != 0 && s.keys.Remove(c.hash, byte(c.space), c.key, c.base) {
+			s.count(c.space, -1)
+		}
+		s.ledger.Buried(c.counted, seg.Number(), int(v.whole))
+		c.base, c.counted = 0, nil
+		return nil
+	}
 	loc := index.At(seg.Slot(), off+int64(v.at))
-	if base != 0 {
-		s.keys.Replace(n.hash, byte(n.space), n.key, base, loc)
-		return loc, nil
+	if c.base == 0 || !s.keys.Replace(c.hash, byte(c.space), c.key, c.base, loc) { // sweeping may have taken the base
+		if err := s.keys.Insert(c.hash, byte(c.space), c.key, loc); err != nil {
+			return err
+		}
+		s.count(c.space, 1)
 	}
-	if err := s.keys.Insert(n.hash, byte(n.space), n.key, loc); err != nil {
-		return 0, err
+	now := compaction.EntryOf(seg.Number(), c.space, v.expires, int(v.whole))
+	s.ledger.Change(c.counted, &now)
+	c.base, c.counted = loc, &now
+	return nil
+}
+
+// counted returns as what a record in the index is counted in the ledger, or nil if its segment is gone.
+func (s *Store) counted(loc index.Location, r *record.Record, size int) *compaction.Entry {
+	seg := s.log.Segment(loc.Slot())
+	if seg == nil {
+		return nil
 	}
-	s.count(n.space, 1)
-	return loc, nil
+	e := compaction.EntryOf(seg.Number(), r.Space(), r.Expires, size)
+	return &e
 }
 
 // count keeps Stats.Keys, which counts the keys that are remembered, whoever brought them.

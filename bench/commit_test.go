@@ -45,7 +45,7 @@ func openWAL(b *testing.B, dir string) rival {
 	dir = filepath.Join(dir, "wal")
 	o := wal.Options{SegmentSize: 4 << 20}
 	require.NoError(b, wal.Create(dir, o))
-	l, err := wal.Open(dir, o, func(wal.Frame) error { return nil })
+	l, err := wal.Open(dir, o, wal.Start{}, func(wal.Frame) error { return nil })
 	require.NoError(b, err)
 	b.Cleanup(func() { require.NoError(b, l.Close()) })
 	var ids atomic.Uint64

@@ -30,7 +30,7 @@ func BenchmarkLookup(b *testing.B) {
 	for _, keys := range sizes {
 		b.Run(fmt.Sprintf("keys=%d", keys), func(b *testing.B) {
 			before := resident(b)
-			s := filled(b, keys)
+			s := filled(b, filepath.Join(workDir(b), "store"), keys)
 			perKey := float64(resident(b)-before) / float64(keys)
 			index := float64(s.Stats().IndexBytes) / float64(keys)
 			// Prepared, so that making a name is not measured, and side by side, so that reading it is not either.
@@ -67,9 +67,9 @@ func BenchmarkLookup(b *testing.B) {
 	}
 }
 
-// filled returns a store with keys 1 to n.
-func filled(b *testing.B, n int) *oncelog.Store {
-	s, err := oncelog.Open(filepath.Join(workDir(b), "store"), &oncelog.Options{TTL: oncelog.Forever, Sync: oncelog.SyncNever})
+// filled returns a store in dir with keys 1 to n.
+func filled(b *testing.B, dir string, n int) *oncelog.Store {
+	s, err := oncelog.Open(dir, &oncelog.Options{TTL: oncelog.Forever, Sync: oncelog.SyncNever})
 	require.NoError(b, err)
 	b.Cleanup(func() { require.NoError(b, s.Close()) })
 	const writers = 4

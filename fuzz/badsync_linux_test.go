@@ -114,7 +114,7 @@ func TestPromise1PowerCutAfterAFailedSync(t *testing.T) {
 	blocks := 0
 	for i := range cuts() {
 		r.lifeOn(d, i)
-		j := job{Dir: r.dir, Do: doWrite, Segment: 256 << 10, Mix: mix{Put: 40, Delete: 5, Advance: 5}}
+		j := job{Dir: r.dir, Do: doWrite, Segment: 256 << 10, Still: true, Mix: mix{Put: 40, Delete: 5, Advance: 5}}
 		p := r.start(j)
 		r.until(p, sayAnswer, 2*groups+50+r.rnd.IntN(200))
 		for starved := 0; starved == 0; {

@@ -17,6 +17,7 @@ import (
 
 // job is what a child is told to do.
 type job struct {
+	Still   bool // no housekeeping is asked for: it would free what the disk lacks
 	Dir     string
 	Do      task
 	Round   uint64 // the child's operations have it in their names
@@ -97,7 +98,7 @@ func (c *child) run() (err error) {
 	say(sayOpening, nil)
 	c.st, err = oncelog.Open(c.Dir, &oncelog.Options{
 		TTL: oncelog.Forever, RetryWindow: oncelog.NoRetryWindow, Sync: c.Sync, SegmentSize: c.Segment,
-		Now: func() time.Time { return time.UnixMilli(c.clock()) },
+		Now: func() time.Time { return time.UnixMilli(c.clock()) }, Pace: -1,
 	})
 	if err != nil {
 		return fmt.Errorf("open: %w", err)
@@ -111,7 +112,16 @@ func (c *child) run() (err error) {
 		for w := range workers {
 			wg.Go(func() { c.work(w) })
 		}
+		keeping := make(chan error, 1)
+		if c.Still {
+			keeping <- nil
+		} else {
+			go func() { keeping <- c.keepHouse() }()
+		}
 		wg.Wait() // they stop only when the store has failed
+		if err := <-keeping; err != nil {
+			return fmt.Errorf("housekeeping: %w", err)
+		}
 	case doAsk:
 		if err := c.ask(); err != nil {
 			return fmt.Errorf("ask: %w", err)
@@ -126,6 +136,23 @@ func (c *child) run() (err error) {
 	say(sayDone, nil)
 	_, err = io.Copy(io.Discard, os.Stdin) // ends with the parent, should it forget to kill
 	return err
+}
+
+// keepHouse compacts and makes snapshots all the time, until the store has failed, so that kills and power cuts come
+// in the middle of it.
+func (c *child) keepHouse() error {
+	for i := 0; ; i++ {
+		err := c.st.Compact()
+		if err == nil && i%3 == 0 {
+			err = c.st.Snapshot()
+		}
+		switch {
+		case errors.Is(err, oncelog.ErrFailed), errors.Is(err, oncelog.ErrClosed):
+			return nil
+		case err != nil && !errors.Is(err, oncelog.ErrFull):
+			return err
+		}
+	}
 }
 
 // survey says all that is in the store, and looks into each group.

@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"testing"
 	"time"
 
@@ -44,7 +45,7 @@ type run struct {
 	dir    string
 	ledger *ledger
 	total  tally
-	seen   int // segments
+	seen   int // segments, those that were dropped included
 }
 
 func newRun(t *testing.T) *run {
@@ -257,7 +258,7 @@ func (r *run) life(dir string) {
 func (r *run) endLife() {
 	segments, err := filepath.Glob(filepath.Join(r.dir, "wal", "0*"))
 	require.NoError(r.t, err)
-	r.seen += len(segments)
+	r.seen += segmentNumber(r.t, segments)
 	t, u := &r.total, &r.ledger.tally
 	for _, c := range []struct{ to, from *int }{
 		{&t.Inserted, &u.Inserted}, {&t.Duplicates, &u.Duplicates}, {&t.Exists, &u.Exists}, {&t.Deleted, &u.Deleted},
@@ -274,4 +275,14 @@ func (r *run) segmentSize() int64 { return pick(r, int64(16<<10), 64<<10, 256<<1
 
 func policies() []oncelog.SyncPolicy {
 	return []oncelog.SyncPolicy{oncelog.SyncAlways, oncelog.SyncEvery(2 * time.Millisecond), oncelog.SyncNever}
+}
+
+// segmentNumber returns the number of the newest of the segments: as many there were in all.
+func segmentNumber(t testing.TB, paths []string) (n int) {
+	for _, path := range paths {
+		number, err := strconv.Atoi(filepath.Base(path))
+		require.NoError(t, err)
+		n = max(n, number)
+	}
+	return n
 }

@@ -106,19 +106,7 @@ func Parse(b []byte, base Base) (r Record, n int, err error) {
 		// Reserved: this version writes no TTL on kinds that do not expire, so it cannot know what one means.
 		return r, 0, fmt.Errorf("%w: %v with a TTL", ErrUnknown, kind)
 	}
-	r.Kind = kind
-	r.Receiver = h.kind&flagReceiver != 0
-	r.At = addMillis(base.At, h.at)
-	r.Expires = Forever
-	if kind.Expires() {
-		ttl := uint64(base.TTL)
-		if h.kind&flagTTL != 0 {
-			ttl = h.ttl
-		}
-		if ttl != 0 {
-			r.Expires = addMillis(r.At, ttl)
-		}
-	}
+	r = h.record(base)
 	at := h.size
 	r.Key = b[at : at+h.key : at+h.key]
 	at += h.key
@@ -138,6 +126,24 @@ func Parse(b []byte, base Base) (r Record, n int, err error) {
 	return r, n, nil
 }
 
+// record returns what the head alone says of a record.
+func (h *head) record(base Base) (r Record) {
+	r.Kind = Kind(h.kind & kindMask)
+	r.Receiver = h.kind&flagReceiver != 0
+	r.At = addMillis(base.At, h.at)
+	r.Expires = Forever
+	if r.Kind.Expires() {
+		ttl := uint64(base.TTL)
+		if h.kind&flagTTL != 0 {
+			ttl = h.ttl
+		}
+		if ttl != 0 {
+			r.Expires = addMillis(r.At, ttl)
+		}
+	}
+	return r
+}
+
 // addMillis saturates: a time too far ahead is Forever, never a time in the past.
 func addMillis(t int64, d uint64) int64 {
 	if d >= Forever || t > Forever-int64(d) {
@@ -146,15 +152,17 @@ func addMillis(t int64, d uint64) int64 {
 	return t + int64(d)
 }
 
-// Identity returns the keyspace and the key of the record that begins at b[0], which is not a tombstone. It needs
-// the record's head and key only and verifies nothing: it is for records that were checked before.
-func Identity(b []byte) (Space, []byte, error) {
+// Identity returns the record that begins at b[0] without value and attributes, and its length. The record is no
+// tombstone. It needs the record's head and key only and verifies nothing: it is for records that were checked before.
+func Identity(b []byte, base Base) (r Record, n int, err error) {
 	h, err := parseHead(b)
 	if err != nil {
-		return 0, nil, err
+		return r, 0, err
 	}
 	if h.size+h.key > len(b) {
-		return 0, nil, ErrShort
+		return r, 0, ErrShort
 	}
-	return SpaceOf(Kind(h.kind&kindMask), h.kind&flagReceiver != 0), b[h.size : h.size+h.key : h.size+h.key], nil
+	r = h.record(base)
+	r.Key = b[h.size : h.size+h.key : h.size+h.key]
+	return r, h.size + h.key + h.val + h.attrs + CheckSize, nil
 }

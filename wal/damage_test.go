@@ -36,7 +36,7 @@ func damaged(t testing.TB, dir string, what string) *CorruptError {
 	for _, readOnly := range []bool{false, true} {
 		o := small(0)
 		o.ReadOnly = readOnly
-		l, err := Open(dir, o, func(Frame) error { return nil }) // an owner that objects to nothing
+		l, err := Open(dir, o, Start{}, func(Frame) error { return nil }) // an owner that objects to nothing
 		require.Nil(t, l, what)
 		require.ErrorIs(t, err, ErrCorrupt, what)
 		require.ErrorAs(t, err, &damage, what)

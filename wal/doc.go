@@ -18,6 +18,9 @@
 // misplaced bytes never pass for it, and says how far the log was on stable storage when it was written. From
 // that, recovery tells a torn tail, which is cut, from damage, which is refused (scan.go, recover.go).
 //
+// Segments leave at the front, after a frame that says so is durable (front.go). A segment's slot, by which others refer
+// to it, follows from its number (table.go).
+//
 // What is queued is sure to find room, and room can be reserved for what is still to come (room.go).
 //
 // After a failed write or sync nothing is acknowledged any more until the log is opened again: what the disk holds

@@ -17,6 +17,8 @@ var (
 	ErrCorrupt = errors.New("oncelog: store is damaged")
 	// ErrTooNew: the data was written by a later version.
 	ErrTooNew = errors.New("oncelog: written by a later version, upgrade to read it")
+	// ErrGap: the log does not reach back to where it was to be read from.
+	ErrGap = errors.New("oncelog: the log does not reach back so far")
 	// ErrTooLarge: more than the store takes.
 	ErrTooLarge = errors.New("oncelog: too large")
 )

@@ -32,7 +32,7 @@ func TestEachCallFailsOnce(t *testing.T) {
 // tiny returns options with which two or three transactions fill a segment.
 func tiny() Options {
 	o := small(0)
-	o.SegmentSize = 256
+	o.SegmentSize = 300
 	return o
 }
 

@@ -256,7 +256,7 @@ func limitedChild() {
 	}
 	dir := os.Getenv(limitedEnv)
 	o := small(0)
-	l, err := Open(dir, o, func(Frame) error { return nil })
+	l, err := Open(dir, o, Start{}, func(Frame) error { return nil })
 	check(err)
 	limit(300)
 	for range 2 {

@@ -41,7 +41,7 @@ const (
 	magic         = "oncewal\x00"
 	formatVersion = 1
 
-	kindDropThrough = 28 // a segment number follows, 8 bytes: it and all before it are dropped
+	kindDropThrough = 28 // a segment number follows, 8 bytes: it and all before it are dropped; then 8 bytes of the owner's
 	kindSyncMark    = 29 // nothing follows
 	kindSeal        = 30 // last frame, end, next segment's number, its nonce: 8 bytes each
 
@@ -50,9 +50,13 @@ const (
 	// minFrame is the shortest frame: check, two varints, one byte of payload.
 	minFrame = 8 + 1 + 1 + 1
 	// frameRoom is the most a frame adds to its payload, the length prefix included.
-	frameRoom = 5 + 8 + 2*binary.MaxVarintLen64
-	// sealRoom is kept free in a segment so that its seal never has to grow the file.
+	frameRoom   = 5 + 8 + 2*binary.MaxVarintLen64
+	dropPayload = 1 + 8 + 8
+
+	// sealRoom is kept free in a segment so that its seal never has to grow the file; dropRoom so that a full disk
+	// can be told to drop segments.
 	sealRoom = sealPayload + frameRoom
+	dropRoom = dropPayload + frameRoom
 )
 
 // MetaSize is how many bytes of a segment's header are the owner's.
@@ -201,7 +205,7 @@ func ownPayload(kind byte) int {
 	case kindSeal:
 		return sealPayload
 	case kindDropThrough:
-		return 1 + 8
+		return dropPayload
 	}
 	return 1
 }

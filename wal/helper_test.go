@@ -37,7 +37,7 @@ var testID = [16]byte{0xa0, 0xa1, 0xa2, 0xa3, 0xa4, 0xa5, 0xa6, 0xa7, 0xa8, 0xa9
 
 // small returns options with which a few transactions of a few dozen bytes fill a segment.
 func small(sync time.Duration) Options {
-	return Options{ID: testID, Meta: [MetaSize]byte{1, 2, 3}, SegmentSize: 512, Sync: sync}
+	return Options{ID: testID, Meta: func() [MetaSize]byte { return [MetaSize]byte{1, 2, 3} }, SegmentSize: 512, Sync: sync}
 }
 
 // memoryDir returns a directory on which a sync costs nothing, where there is one: these tests open logs tens of
@@ -63,7 +63,7 @@ func create(t testing.TB, o Options) string {
 // read opens the log and returns it with all that it replayed, having checked the numbers.
 func read(dir string, o Options) (*Log, []string, error) {
 	got := []string{}
-	l, err := Open(dir, o, func(f Frame) error {
+	l, err := Open(dir, o, Start{}, func(f Frame) error {
 		got = append(got, string(f.Payload))
 		if f.Number != uint64(len(got)) {
 			return fmt.Errorf("transaction %d is called %d", len(got), f.Number)

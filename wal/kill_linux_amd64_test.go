@@ -25,7 +25,7 @@ func recoverChild() {
 	check(err)
 	for _, d := range dirs {
 		note("opening %s", d.Name())
-		l, err := Open(filepath.Join(tracedDir(), d.Name()), small(never), func(Frame) error { return nil })
+		l, err := Open(filepath.Join(tracedDir(), d.Name()), small(never), Start{}, func(Frame) error { return nil })
 		check(err)
 		note("open %s", d.Name())
 		check(l.Close())
@@ -196,7 +196,7 @@ func writeChild() {
 	check(Create(dir, o))
 	note("created")
 	for life := range 2 {
-		l, err := Open(dir, o, func(Frame) error { return nil })
+		l, err := Open(dir, o, Start{}, func(Frame) error { return nil })
 		check(err)
 		for i := range 20 {
 			_, err := commit(l, payload(life*20+i+1))

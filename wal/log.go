@@ -13,27 +13,28 @@ import (
 
 // Options of a log. All but Meta, Sync and SegmentSize describe the store that the log belongs to.
 type Options struct {
-	ID          [16]byte       // of the store; a segment of another store is damage
-	Meta        [MetaSize]byte // goes into the header of each segment this process begins
-	SegmentSize int64          // bytes at which a segment is sealed, about
-	Sync        time.Duration  // 0: before each acknowledgement; > 0: every so often; < 0: when sealing and closing only
-	ReadOnly    bool           // read what is there; the log takes no commits
-	OnError     func(error)    // told of what fails in the background, and of the latch; may be nil
+	ID          [16]byte              // of the store; a segment of another store is damage
+	Meta        func() [MetaSize]byte // goes into the header of each segment this process begins; not called before all is replayed
+	SegmentSize int64                 // bytes at which a segment is sealed, about
+	Sync        time.Duration         // 0: before each acknowledgement; > 0: every so often; < 0: when sealing and closing only
+	ReadOnly    bool                  // read what is there; the log takes no commits
+	OnSeal      func()                // told, in the background, when a segment is retired; may be nil
+	OnError     func(error)           // told of what fails in the background, and of the latch; may be nil
 }
-
-// MaxSlots is how many segments a log can have at a time.
-const MaxSlots = 1<<16 - 1
 
 // Log is an open log. Its methods may be called from any goroutine, Close once and last.
 type Log struct {
 	dir string
 	o   Options
 
-	table   atomic.Pointer[[]*Segment] // by slot; slot 0 is nil
-	visible atomic.Uint64              // transactions through this number are committed as Options.Sync asks
-	synced  atomic.Uint64              // and through this one they are on stable storage
-	failure atomic.Pointer[error]      // set once: the latch
-	stats   counters
+	table  atomic.Pointer[table] // the segments
+	tableM sync.Mutex            // for changing it
+
+	sweptThrough atomic.Uint64         // slots of segments through this number may be used again
+	visible      atomic.Uint64         // transactions through this number are committed as Options.Sync asks
+	synced       atomic.Uint64         // and through this one they are on stable storage
+	failure      atomic.Pointer[error] // set once: the latch
+	stats        counters
 
 	mu      sync.Mutex // the queue; never held across I/O
 	gather  *batch     // what the next leader will write; nil = nothing waits
@@ -45,6 +46,7 @@ type Log struct {
 	left    int64      // bytes that can be queued and are sure to find room (room.go)
 	closed  bool
 	spent   []*Commit // a batch's slice, to be used again
+	dropped bool      // the room kept for a drop-through in the segment being filled is used up
 
 	// The leader's alone.
 	expected int           // how many commits the next batch may hold: those of the last one, and who came meanwhile
@@ -57,11 +59,14 @@ type Log struct {
 	begun  atomic.Bool
 	beginM sync.Mutex
 
+	front front
+
 	spare keeper
 }
 
 type counters struct {
 	commits, syncs, bytes, batches atomic.Uint64
+	disk                           atomic.Int64 // bytes of the log in the table's segments
 }
 
 // Stats are plain counters since Open.
@@ -85,7 +90,7 @@ func Create(dir string, o Options) error {
 		return err
 	}
 	defer s.close()
-	if err := s.lib.Write(1, s.header(o.ID, 1, o.Meta)); err != nil {
+	if err := s.lib.Write(1, s.header(o.ID, 1, o.Meta())); err != nil {
 		return err
 	}
 	return s.file.Sync()
@@ -112,43 +117,31 @@ func Unborn(dir string) (bool, error) {
 	return true, nil
 }
 
-// Open recovers the log in dir and hands each transaction in it to replay, in order. When it returns, all that was
-// replayed is on stable storage (see recover.go).
-func Open(dir string, o Options, replay func(Frame) error) (*Log, error) {
+// Start says what the owner knows of a log from elsewhere, a snapshot. The zero Start knows nothing.
+type Start struct {
+	After  uint64 // transactions through this number are not replayed, nor read
+	Synced uint64 // through this one all were on stable storage once
+	// Dropped is the segment through which the log was dropped, as far as the owner knows. The frame that says so may
+	// lie before After, where nobody reads.
+	Dropped uint64
+	Note    int64 // what Drop is to be found with again
+}
+
+// Open recovers the log in dir and hands each transaction behind from.After to replay, in order. When it returns, all
+// that was replayed is on stable storage (see recover.go). A log that does not reach back so far is ErrGap.
+func Open(dir string, o Options, from Start, replay func(Frame) error) (*Log, error) {
 	l := &Log{dir: dir, o: o}
-	l.table.Store(&[]*Segment{nil})
-	if err := l.recover(replay); err != nil {
-		for _, s := range (*l.table.Load())[1:] {
+	l.table.Store(&table{})
+	if err := l.recover(from, replay); err != nil {
+		for _, s := range l.all() {
 			s.close()
 		}
 		return nil, err
 	}
+	for _, s := range l.all() {
+		l.stats.disk.Add(s.End())
+	}
 	return l, nil
-}
-
-// add gives the segment a slot. That there is one was seen to before the segment was made.
-func (l *Log) add(s *Segment) {
-	old := *l.table.Load()
-	s.slot = uint16(len(old))
-	table := append(old[:len(old):len(old)], s) // a copy: readers hold the old one
-	l.table.Store(&table)
-}
-
-// slotsLeft returns an error when there are no slots for spare more segments.
-func (l *Log) slotsLeft(spare int) error {
-	if n := len(*l.table.Load()) - 1; n+spare > MaxSlots {
-		return fmt.Errorf("%w: the log has %d segments, the most it can; use a larger SegmentSize", ErrFull, n)
-	}
-	return nil
-}
-
-// Segment returns the segment in a slot, or nil.
-func (l *Log) Segment(slot uint16) *Segment {
-	t := *l.table.Load()
-	if int(slot) >= len(t) {
-		return nil
-	}
-	return t[slot]
 }
 
 // Visible returns the number through which transactions are committed.
@@ -179,10 +172,8 @@ func (l *Log) Stats() Stats {
 		Commits: l.stats.commits.Load(), Batches: l.stats.batches.Load(), Syncs: l.stats.syncs.Load(),
 		Bytes: l.stats.bytes.Load(),
 	}
-	for _, s := range (*l.table.Load())[1:] {
-		st.Segments++
-		st.DiskBytes += s.End()
-	}
+	st.Segments = len(l.all())
+	st.DiskBytes = l.stats.disk.Load()
 	if a := l.active.Load(); a != nil {
 		st.DiskBytes += max(0, a.room.Load()-a.End())
 	}
@@ -205,7 +196,7 @@ func (l *Log) Close() error {
 	}
 	l.spare.close(l)
 	err := l.finish()
-	for _, s := range (*l.table.Load())[1:] {
+	for _, s := range l.all() {
 		s.close()
 	}
 	return err

@@ -35,7 +35,7 @@ func TestALogIsBornWithOneHeader(t *testing.T) {
 	unborn(true)                       // without a manifest beside it, still
 
 	h, all := entries(t, pathOf(dir, 1))
-	require.Equal(t, header{id: testID, number: 1, nonce: h.nonce, first: 1, meta: o.Meta}, h)
+	require.Equal(t, header{id: testID, number: 1, nonce: h.nonce, first: 1, meta: o.Meta()}, h)
 	require.NotZero(t, h.nonce)
 	require.Len(t, all, 1)
 	files := tree(t, dir)
@@ -127,7 +127,7 @@ func TestTransactionsComeBackInOrder(t *testing.T) {
 			holds(t, dir, o, want)
 
 			failed := errors.New("the owner can't read this")
-			_, err := Open(dir, o, func(f Frame) error {
+			_, err := Open(dir, o, Start{}, func(f Frame) error {
 				if f.Number == 5 {
 					return failed
 				}
@@ -158,7 +158,7 @@ func TestSegmentsAreChained(t *testing.T) {
 		require.Equal(t, n, h.number)
 		require.Equal(t, next, h.first)
 		require.Equal(t, testID, h.id)
-		require.Equal(t, o.Meta, h.meta)
+		require.Equal(t, o.Meta(), h.meta)
 		require.False(t, nonces[h.nonce])
 		nonces[h.nonce] = true
 		if i > 0 {

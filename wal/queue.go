@@ -20,6 +20,7 @@ type Commit struct {
 	batch  *batch
 	first  bool // of its batch, so it leads it
 	leads  bool // nobody was leading when it came
+	own    bool // a frame of the log's own: it takes no number, but has that of the commit before it
 }
 
 // unnumbered is the number of a commit that is not in the queue: larger than every visible one.
@@ -64,6 +65,16 @@ func (l *Log) Enqueue(c *Commit) error {
 	if err := l.admit(size); err != nil {
 		return err
 	}
+	l.enqueue(c)
+	l.pending += size
+	l.left -= size
+	c.Reserved = 0
+	l.mu.Unlock()
+	return nil
+}
+
+// enqueue puts the commit into the queue. Called with mu held.
+func (l *Log) enqueue(c *Commit) {
 	b := l.gather
 	if b == nil {
 		b = &batch{commits: l.spent[:0]}
@@ -81,13 +92,12 @@ func (l *Log) Enqueue(c *Commit) error {
 	}
 	c.batch = b
 	b.commits = append(b.commits, c)
-	l.pending += size
-	l.left -= size
-	c.Reserved = 0
+	if c.own {
+		c.number.Store(l.next - 1)
+		return
+	}
 	c.number.Store(l.next)
 	l.next++
-	l.mu.Unlock()
-	return nil
 }
 
 // Wait returns when the commit is visible, as Options.Sync asks, or will never be. Its owner calls it once.
@@ -107,7 +117,7 @@ func (l *Log) Wait(c *Commit) error {
 // outcome is the answer for a commit whose batch is finished. What became visible before a later part of its batch
 // failed is durable, and answers rest on it.
 func (l *Log) outcome(c *Commit) error {
-	if c.Number() <= l.Visible() {
+	if c.Number() <= l.Visible() && !c.own {
 		return nil
 	}
 	return c.batch.err
@@ -168,7 +178,7 @@ func (l *Log) lead(b *batch) {
 	done := b.done
 	for i, c := range b.commits {
 		l.pending -= int64(len(c.Payload)) + frameRoom
-		b.commits[i] = nil
+		b.commits[i] = nil // own ones were counted too, or took what is kept for them: see Drop
 	}
 	l.spent, b.commits = b.commits[:0], nil
 	next := l.gather

@@ -3,6 +3,7 @@ package wal
 import (
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"sort"
@@ -24,13 +25,18 @@ import (
 
 // recovery is what was found.
 type recovery struct {
-	segments []*Segment
+	segments []*Segment // those that were read; the last is the tail
 	founds   []found
 	tailData []byte // of the last of them
 	synced   uint64 // W
 	junk     int64  // how many bytes behind the tail's end are not zero up to the last that is not
 	later    []uint64
-	nonce    uint64 // of the tail, as the seal before it says; 0 = no seal before it
+	nonce    uint64     // of the tail, as the seal before it says; 0 = no seal before it
+	before   []*Segment // those before, which were not read
+	dropped  uint64     // segments through this number were dropped
+	note     int64      // of the frame that says so
+	dropIn   int        // which of segments has the frame that says so
+	leavings []uint64   // segments that were dropped and are there still, as directories at least
 }
 
 func (r *recovery) tail() (*Segment, *found) {
@@ -38,29 +44,36 @@ func (r *recovery) tail() (*Segment, *found) {
 	return r.segments[i], &r.founds[i]
 }
 
-// scanLog reads all of dir, hands the transactions to emit and decides between torn and damaged.
-func scanLog(dir string, id [16]byte, flag int, add func(*Segment), emit func(Frame) error) (*recovery, error) {
+// scanLog reads the log in dir from where the owner wants it, hands the transactions to emit and decides between torn
+// and damaged.
+func scanLog(dir string, id [16]byte, flag int, from Start, add func(*Segment), emit func(Frame) error) (*recovery, error) {
 	numbers, err := listSegments(dir)
 	if err != nil {
 		return nil, err
 	}
+	r := &recovery{synced: from.Synced}
+	for len(numbers) > 1 && fileless(dir, numbers[0]) { // dropped, if it is said so below
+		r.leavings, numbers = append(r.leavings, numbers[0]), numbers[1:]
+	}
 	if len(numbers) == 0 {
 		return nil, &CorruptError{File: dir, Reason: "the log has no segment, it was born with one"}
 	}
-	r := &recovery{}
+	first := numbers[0]
+	s, numbers, err := r.skip(dir, numbers, id, flag, from.After, add)
+	if err != nil {
+		return nil, err
+	}
 	var buf []byte
 	var before *found
 	for i, n := range numbers {
-		s, err := openSegment(dir, n, flag)
-		if err != nil {
-			return nil, err
-		}
-		add(s)
-		r.segments = append(r.segments, s)
-		if before == nil && n != 1 || before != nil && n != before.seal.next {
-			if before == nil {
-				return nil, s.Corrupt(0, "segments before this one are missing")
+		if i > 0 {
+			if s, err = openSegment(dir, n, flag); err != nil {
+				return nil, err
 			}
+			add(s)
+		}
+		r.segments = append(r.segments, s)
+		if before != nil && n != before.seal.next {
 			return nil, s.Corrupt(0, fmt.Sprintf("segment %d is missing", before.seal.next))
 		}
 		if buf, err = s.read(buf); err != nil {
@@ -73,7 +86,12 @@ func scanLog(dir string, id [16]byte, flag int, add func(*Segment), emit func(Fr
 		if before != nil {
 			last = before.last
 		}
-		f, err := s.scanFrames(buf, last, emit)
+		f, err := s.scanFrames(buf, last, func(f Frame) error {
+			if f.Payload != nil && f.Number <= from.After {
+				return nil
+			}
+			return emit(f)
+		})
 		if err != nil {
 			return nil, err
 		}
@@ -82,18 +100,116 @@ func scanLog(dir string, id [16]byte, flag int, add func(*Segment), emit func(Fr
 		}
 		r.founds = append(r.founds, f)
 		r.synced = max(r.synced, f.synced)
+		if f.dropped > r.dropped {
+			r.dropped, r.note, r.dropIn = f.dropped, f.note, i
+		}
 		if before != nil {
 			r.nonce = before.seal.nextNonce
 		}
 		s.end.Store(f.end)
 		if !f.sealed {
 			r.tailData, r.later = buf, numbers[i+1:]
-			return r, r.judge(dir, flag)
+			if err := r.judge(dir, flag); err != nil {
+				return nil, err
+			}
+			return r, r.judgeFront(dir, first, from)
 		}
+		s.retired.Store(true)
 		before = &r.founds[i]
 	}
 	s, f := r.tail()
 	return nil, s.Corrupt(f.end, fmt.Sprintf("segment %d, which this one's seal names, is missing", f.seal.next))
+}
+
+// skip opens the segments whose transactions all come before what is wanted, and returns the first to be read and
+// the numbers from there on. Of the others only the headers are read: the last transaction of a segment is the one
+// before the next one's first.
+func (r *recovery) skip(dir string, numbers []uint64, id [16]byte, flag int, after uint64, add func(*Segment)) (*Segment, []uint64, error) {
+	s, err := openSegment(dir, numbers[0], flag)
+	if err != nil {
+		return nil, nil, err
+	}
+	add(s)
+	if after == 0 {
+		return s, numbers, nil
+	}
+	if ok, err := s.readHeader(id); err != nil {
+		return nil, nil, err
+	} else if !ok {
+		return s, numbers, nil // which scanning it judges
+	}
+	if s.first > after+1 {
+		return nil, nil, fmt.Errorf("%w: transaction %d, %s begins with %d", ErrGap, after+1, s.path, s.first)
+	}
+	for len(numbers) > 1 {
+		next, err := openSegment(dir, numbers[1], flag)
+		if err != nil {
+			break // scanning comes across it again
+		}
+		ok, err := next.readHeader(id)
+		if err != nil {
+			next.close()
+			return nil, nil, err
+		}
+		if !ok || next.first > after {
+			// Also the segment in which that transaction lies is read: a drop-through carries its number when it was
+			// written after it, and after the snapshot that does not know it.
+			next.close()
+			break
+		}
+		fi, err := s.file.Stat()
+		if err != nil {
+			next.close()
+			return nil, nil, err
+		}
+		s.end.Store(fi.Size())
+		s.unread = true
+		s.retired.Store(true)
+		r.before = append(r.before, s)
+		add(next)
+		s, numbers = next, numbers[1:]
+	}
+	return s, numbers, nil
+}
+
+// readHeader reads the segment's header alone and reports whether it is whole.
+func (s *Segment) readHeader(id [16]byte) (ok bool, err error) {
+	var b [headerEntry]byte
+	if n, err := s.file.ReadAt(b[:], 0); err != nil && (err != io.EOF || n == len(b)) {
+		return false, err
+	}
+	h, ok, tooNew := parseHeader(b[:])
+	if tooNew {
+		return false, fmt.Errorf("%w: %s: unknown segment format", ErrTooNew, s.path)
+	}
+	if !ok {
+		return false, nil
+	}
+	f := found{header: h, headerOK: true}
+	s.first, s.nonce, s.meta = h.first, h.nonce, h.meta
+	return true, f.own(s, id)
+}
+
+// judgeFront decides whether what is missing before the first segment was dropped, and what was dropped and is there
+// still.
+func (r *recovery) judgeFront(dir string, first uint64, from Start) error {
+	if from.Dropped > r.dropped {
+		r.dropped, r.note = from.Dropped, from.Note
+	}
+	for _, n := range r.leavings {
+		if n > r.dropped {
+			return &CorruptError{File: filepath.Join(segmentDir(dir, n), segmentFile), Reason: "the segment's file is missing"}
+		}
+	}
+	if first > 1 && r.dropped < first-1 {
+		return &CorruptError{File: filepath.Join(segmentDir(dir, first), segmentFile), Reason: "segments before this one are missing, and none says that they were dropped"}
+	}
+	for _, s := range append(r.before, r.segments...) {
+		if s.number <= r.dropped {
+			r.leavings = append(r.leavings, s.number)
+		}
+	}
+	return nil
 }
 
 // fits checks a whole header against what is known from elsewhere.
@@ -105,14 +221,23 @@ func (f *found) fits(s *Segment, id [16]byte, before *found) error {
 		return s.Corrupt(0, f.reason)
 	case !f.headerOK:
 		return nil
+	case f.own(s, id) != nil:
+		return f.own(s, id)
+	case before != nil && (h.nonce != before.seal.nextNonce || h.first != before.last+1):
+		return s.Corrupt(40, "the segment is not the one that the seal before it names")
+	case s.number == 1 && h.first != 1:
+		return s.Corrupt(48, "frames before this segment are missing")
+	}
+	return nil
+}
+
+// own checks a whole header against the store and the directory.
+func (f *found) own(s *Segment, id [16]byte) error {
+	switch h := &f.header; {
 	case h.id != id:
 		return s.Corrupt(16, "the segment belongs to another store")
 	case h.number != s.number:
 		return s.Corrupt(32, fmt.Sprintf("this is segment %d", h.number))
-	case before != nil && (h.nonce != before.seal.nextNonce || h.first != before.last+1):
-		return s.Corrupt(40, "the segment is not the one that the seal before it names")
-	case before == nil && h.first != 1:
-		return s.Corrupt(48, "frames before this segment are missing")
 	}
 	return nil
 }
@@ -126,7 +251,7 @@ func (r *recovery) judge(dir string, flag int) error {
 	}
 	rest := r.tailData[f.end:]
 	g := f.last + 1
-	proven := searchFrames(rest, nonce, first, g)
+	proven := max(r.synced, searchFrames(rest, nonce, first, g)) // W, before g and behind it
 	for _, n := range r.later {
 		// Whatever lies behind the tail was prepared and never used; a header there says that the seal before it
 		// was durable, and with it all before the header's first frame. A frame says that the log went on.
@@ -165,12 +290,15 @@ func (r *recovery) judge(dir string, flag int) error {
 
 // recover reads the log and leaves it clean: every frame that was handed to replay durable, nothing behind the
 // last. A log that was closed is found clean, and not a byte is written.
-func (l *Log) recover(replay func(Frame) error) error {
+func (l *Log) recover(from Start, replay func(Frame) error) error {
 	flag := os.O_RDWR
 	if l.o.ReadOnly {
 		flag = os.O_RDONLY
 	}
-	r, err := scanLog(l.dir, l.o.ID, flag, l.add, replay)
+	r, err := scanLog(l.dir, l.o.ID, flag, from, l.add, func(f Frame) error {
+		f.log = l
+		return replay(f)
+	})
 	if err != nil {
 		return err
 	}
@@ -183,6 +311,10 @@ func (l *Log) recover(replay func(Frame) error) error {
 	}
 	if err != nil {
 		return err
+	}
+	l.front.through = r.dropped
+	for _, s := range l.removeThrough(r.dropped) {
+		s.close()
 	}
 	l.next = f.last + 1
 	l.synced.Store(f.last)
@@ -206,9 +338,30 @@ func (r *recovery) syncReadOnly() error {
 
 func (r *recovery) repair(l *Log) error {
 	s, f := r.tail()
-	if f.headerOK && f.last <= r.synced && r.junk == 0 && len(r.later) == 0 {
+	if !f.headerOK || f.last > r.synced || r.junk > 0 || len(r.later) > 0 {
+		if err := r.repairTail(l, s, f); err != nil {
+			return err
+		}
+	}
+	if len(r.leavings) == 0 {
 		return nil
 	}
+	// What says that they were dropped carries no transaction's number, so nothing has proven yet that it is durable.
+	if r.dropIn < len(r.segments) {
+		if err := rewrite(r.segments[r.dropIn], r.segments[r.dropIn].End()); err != nil {
+			return err
+		}
+	}
+	sort.Slice(r.leavings, func(i, j int) bool { return r.leavings[i] < r.leavings[j] })
+	for _, n := range r.leavings {
+		if err := removeSegment(l.dir, n); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (r *recovery) repairTail(l *Log, s *Segment, f *found) error {
 	if r.junk > 0 {
 		if err := setAside(l.dir, s.number, f.end, r.tailData[f.end:][:r.junk]); err != nil {
 			// What is set aside is for a person who wonders; it is not needed. A full disk must not keep a store shut.
@@ -252,7 +405,11 @@ func (r *recovery) mark(l *Log) error {
 	var b []byte
 	if !f.headerOK {
 		s.nonce = r.nonce
-		b = appendEntry(b, s.header(l.o.ID, f.last+1, l.o.Meta))
+		b = appendEntry(b, s.header(l.o.ID, f.last+1, l.o.Meta()))
+	}
+	if r.dropped > 0 {
+		// What is cut may have been the frame that says so, which a snapshot knows too, for as long as it is there.
+		b = appendEntry(b, appendFrame(nil, s.nonce, s.first, f.last, f.last, dropFrame(r.dropped, r.note)))
 	}
 	b = appendEntry(b, appendFrame(nil, s.nonce, s.first, f.last, f.last, []byte{kindSyncMark}))
 	end := f.end + int64(len(b))
@@ -335,9 +492,10 @@ func setAside(dir string, segment uint64, offset int64, b []byte) (err error) {
 
 // Verify reads the log back and checks every frame that was committed when it was called. Writers go on meanwhile.
 func (l *Log) Verify(check func(Frame) error) error {
+	defer l.Pin()()
 	through := l.Visible()
 	var buf []byte
-	for _, s := range (*l.table.Load())[1:] {
+	for _, s := range l.all() {
 		end := s.End() // loaded first: what is written before it is set is safe to look at
 		if end == 0 || s.first > through+1 {
 			continue
@@ -349,14 +507,15 @@ func (l *Log) Verify(check func(Frame) error) error {
 		if int64(len(buf)) < end {
 			return s.Corrupt(int64(len(buf)), "the file is shorter than what was written to it")
 		}
-		f, err := s.scanFrames(buf[:end], s.first-1, check)
+		buf = buf[:end]
+		f, err := s.scanFrames(buf, s.first-1, check)
 		if err != nil {
 			return err
 		}
 		if f.headerOK && f.header.nonce != s.nonce {
 			return s.Corrupt(40, "the header changed since the segment was opened")
 		}
-		if f.end != end {
+		if f.end != end && !(s.unread && f.sealed) {
 			return s.Corrupt(f.end, f.reason)
 		}
 	}

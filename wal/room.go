@@ -19,7 +19,7 @@ const growBy = 256 << 10
 
 // fits returns how many more bytes the segment takes besides pending ones.
 func (s *Segment) fits(pending int64) int64 {
-	return s.room.Load() - max(s.End(), headerEntry) - sealRoom - pending
+	return s.room.Load() - max(s.End(), headerEntry) - sealRoom - dropRoom - pending
 }
 
 // account brings left up to date. Called with mu held, after anything that it depends on has changed for the better.
@@ -42,7 +42,7 @@ func (l *Log) take(active *Segment, need int64) *Segment {
 	}
 	s := l.spare.ready.Swap(nil)
 	if s != nil {
-		l.filling = s
+		l.filling, l.dropped = s, false
 	}
 	return s
 }
@@ -102,7 +102,7 @@ func (l *Log) makeRoom(size int64) error {
 		s = l.filling
 	}
 	enough, pending := size <= l.left, l.pending
-	need := max(s.End(), headerEntry) + pending + size + sealRoom
+	need := max(s.End(), headerEntry) + pending + size + sealRoom + dropRoom
 	var queued <-chan struct{}
 	if b := l.gather; b != nil {
 		queued = b.ended()

@@ -15,7 +15,16 @@ type Frame struct {
 	Number  uint64
 	Offset  int64  // of the payload's first byte in the segment's file
 	Payload []byte // valid until the callback returns
+
+	// Note is what Drop was given. A frame of the log's own says so, which has no payload and the number of the
+	// transaction before it.
+	Note int64
+
+	log *Log // while it is being opened
 }
+
+// InSlot returns the segment in a slot, or nil, of the log that is being opened: Log.Segment for who replays it.
+func (f *Frame) InSlot(slot uint16) *Segment { return f.log.Segment(slot) }
 
 // found is what the scan of one segment says.
 type found struct {
@@ -25,7 +34,10 @@ type found struct {
 	last     uint64 // number of the last transaction, or of the one before the segment
 	synced   uint64 // the largest syncedThrough in a good frame
 	sealed   bool
+	sealAt   int64 // where the seal begins
 	seal     seal
+	dropped  uint64 // segments through this number are dropped
+	note     int64  // of the last frame that says so
 	reason   string // why the frame at end is not good, where something is there at all
 }
 
@@ -89,10 +101,18 @@ func (s *Segment) scanFrames(data []byte, prevLast uint64, emit func(Frame) erro
 					r.reason = "the seal contradicts what it seals"
 					return r, nil
 				}
-				r.seal, r.sealed = sl, true
-			case kindSyncMark:
-			default:
-				return r, fmt.Errorf("%w: %s at offset %d: segments were dropped", ErrTooNew, s.path, r.end)
+				r.seal, r.sealed, r.sealAt = sl, true, r.end
+			case kindDropThrough:
+				through := binary.LittleEndian.Uint64(f.payload[1:])
+				if through >= s.number {
+					return r, s.Corrupt(r.end, fmt.Sprintf("segments through %d are said to be dropped", through))
+				}
+				r.dropped = max(r.dropped, through)
+				note := int64(binary.LittleEndian.Uint64(f.payload[9:]))
+				if err := emit(Frame{Segment: s, Number: f.number, Note: note}); err != nil {
+					return r, err
+				}
+				r.note = note
 			}
 		} else {
 			if f.number != r.last+1 {

@@ -14,9 +14,9 @@ import (
 // it must make it so first, even where every frame before the seal is proven durable already.
 func TestASealIsMadeDurableBeforeTheTailBehindIt(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "wal")
-	o := Options{SegmentSize: 64 << 10}
+	o := Options{Meta: small(0).Meta, SegmentSize: 64 << 10}
 	require.NoError(t, Create(dir, o))
-	l, err := Open(dir, o, func(Frame) error { return nil })
+	l, err := Open(dir, o, Start{}, func(Frame) error { return nil })
 	require.NoError(t, err)
 	commit := func(size int) *Segment {
 		payload := make([]byte, size)
@@ -44,7 +44,7 @@ func TestASealIsMadeDurableBeforeTheTailBehindIt(t *testing.T) {
 	require.NoError(t, os.Chtimes(sealed, past, past))
 
 	frames := 0
-	l, err = Open(crashed, o, func(Frame) error { frames++; return nil })
+	l, err = Open(crashed, o, Start{}, func(Frame) error { frames++; return nil })
 	require.NoError(t, err)
 	require.Equal(t, 1, frames)
 	fi, err := os.Stat(sealed)

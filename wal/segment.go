@@ -27,6 +27,10 @@ type Segment struct {
 	index  uint64       // index of the library's last entry
 	room   atomic.Int64 // bytes that the file system has promised: writing up to here cannot find the disk full
 	end    atomic.Int64 // bytes written
+
+	retired  atomic.Bool // sealed, and nobody writes to it or to its file
+	unlinked atomic.Bool // dropped, and its file is gone
+	unread   bool        // found sealed on opening and not read: end is the file's size, which may be more
 }
 
 // Number returns the segment's number; numbers grow by one.
@@ -164,4 +168,17 @@ func openSegment(dir string, number uint64, flag int) (*Segment, error) {
 		return nil, err
 	}
 	return &Segment{number: number, path: path, file: f}, nil
+}
+
+// Transactions gives each transaction in a segment that is retired, oldest first.
+func (s *Segment) Transactions(each func(Frame) error) error {
+	data, err := s.read(nil)
+	if err != nil {
+		return err
+	}
+	f, err := s.scanFrames(data, s.first-1, each)
+	if err == nil && !f.sealed {
+		err = s.Corrupt(f.end, f.reason)
+	}
+	return err
 }

@@ -69,7 +69,7 @@ func (l *Log) begin() error {
 	if err := l.Failed(); err != nil {
 		return err
 	}
-	if err := l.slotsLeft(1); err != nil {
+	if err := l.slotsLeft(l.tail.number + 1); err != nil {
 		return err
 	}
 	k := &l.spare
@@ -123,8 +123,10 @@ func (l *Log) sealTail(next *Segment) error {
 	if err := l.sync(t); err != nil {
 		return err
 	}
+	l.stats.disk.Add(end - t.End())
 	t.end.Store(end)
 	_ = t.file.Truncate(end) // only space
+	t.retired.Store(true)
 	return nil
 }
 
@@ -135,7 +137,7 @@ func (k *keeper) make(l *Log, fill bool) {
 	if k.ready.Load() != nil {
 		return
 	}
-	err := l.slotsLeft(2)
+	err := l.slotsLeft(k.next)
 	var s *Segment
 	if err == nil {
 		s, err = prepare(l.dir, k.next, l.o.SegmentSize, fill, k.pace)
@@ -229,6 +231,10 @@ func (k *keeper) finishRetired(l *Log) {
 		}
 		s.lib = nil
 		_ = s.file.Truncate(s.End()) // only space
+		s.retired.Store(true)
+		if l.o.OnSeal != nil {
+			l.o.OnSeal()
+		}
 	}
 }
 

@@ -146,7 +146,7 @@ func TestATailWithoutAHeader(t *testing.T) {
 			announced := parseSeal(all[len(all)-1].frame.payload)
 			holds(t, dir, o, want)
 			h, all := entries(t, pathOf(dir, tail.number))
-			require.Equal(t, header{id: testID, number: tail.number, nonce: announced.nextNonce, first: uint64(numbers[0]), meta: o.Meta}, h)
+			require.Equal(t, header{id: testID, number: tail.number, nonce: announced.nextNonce, first: uint64(numbers[0]), meta: o.Meta()}, h)
 			require.Len(t, all, 2)
 			require.Equal(t, []byte{kindSyncMark}, all[1].frame.payload)
 			require.EqualValues(t, numbers[0]-1, all[1].frame.number)

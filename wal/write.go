@@ -41,11 +41,16 @@ func (l *Log) writeSome(commits []*Commit) (n int, err error) {
 	l.entries.Clear()
 	if end == 0 {
 		index++
-		l.entries.Write(index, s.header(l.o.ID, commits[0].Number(), l.o.Meta))
+		first := commits[0].Number()
+		if commits[0].own {
+			first++
+		}
+		l.entries.Write(index, s.header(l.o.ID, first, l.o.Meta()))
 		end = headerEntry
 	}
 	last := l.visible.Load()
 	var next *Segment
+	own := 0
 	for _, c := range commits {
 		number := c.Number()
 		size := int64(entrySize(s.first, number, synced, len(c.Payload)))
@@ -61,6 +66,9 @@ func (l *Log) writeSome(commits []*Commit) (n int, err error) {
 		c.seg, c.offset = s, end-int64(len(c.Payload))
 		last = number
 		n++
+		if c.own {
+			own++
+		}
 	}
 	if next != nil {
 		l.scratch, end = appendSeal(l.scratch[:0], s, last, synced, end, next)
@@ -72,11 +80,14 @@ func (l *Log) writeSome(commits []*Commit) (n int, err error) {
 	}
 	s.index = index
 	s.end.Store(end)
+	l.stats.disk.Add(end - start)
 	if end-start > keepBuffers {
 		l.entries, l.scratch = tidwall.Batch{}, nil
 	}
-	l.stats.commits.Add(uint64(n))
-	l.stats.batches.Add(1)
+	l.stats.commits.Add(uint64(n - own))
+	if n > own { // and not a seal alone
+		l.stats.batches.Add(1)
+	}
 	l.stats.bytes.Add(uint64(end - start))
 	if l.o.Sync == 0 || next != nil {
 		if err := l.sync(s); err != nil {
@@ -125,7 +136,7 @@ func (l *Log) writeMark(s *Segment) error {
 	if end == 0 {
 		// Sealing left this segment without a frame. It gets its header, so that the next Open finds nothing to do.
 		s.index++
-		l.entries.Write(s.index, s.header(l.o.ID, last+1, l.o.Meta))
+		l.entries.Write(s.index, s.header(l.o.ID, last+1, l.o.Meta()))
 		end = headerEntry
 	}
 	l.scratch = appendFrame(l.scratch[:0], s.nonce, s.first, last, last, []byte{kindSyncMark})
@@ -149,15 +160,8 @@ func (l *Log) syncEvery(stop <-chan struct{}) {
 			return
 		case <-t.C:
 		}
-		// First the number, then the segment: whatever is visible lies in this segment or in sealed ones before it,
-		// and those are durable.
-		last := l.visible.Load()
-		s := l.active.Load()
-		if last == l.synced.Load() || l.Failed() != nil {
-			continue
-		}
-		if l.sync(s) == nil {
-			raise(&l.synced, last)
+		if l.visible.Load() != l.synced.Load() {
+			_ = l.Sync() // a failure is latched
 		}
 	}
 }

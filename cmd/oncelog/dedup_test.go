@@ -177,7 +177,7 @@ func TestBatchOfTheLongestKeys(t *testing.T) {
 	}
 	require.Equal(t, b.String(), done(t, b.String(), "dedup", "--dir", dir))
 	require.Empty(t, done(t, b.String(), "dedup", "--dir", dir))
-	require.Contains(t, done(t, "", "stat", dir), fmt.Sprintf("keys         %d\n", batchLines+1))
+	require.Contains(t, done(t, "", "stat", dir), fmt.Sprintf("keys          %d\n", batchLines+1))
 }
 
 func TestInputAndOutputAreOneFile(t *testing.T) {

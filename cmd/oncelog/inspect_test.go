@@ -33,15 +33,17 @@ func TestLookingBesideTheOwner(t *testing.T) {
 	before := tree(t, dir)
 
 	text := done(t, "", "stat", dir)
-	require.Contains(t, text, "keys         5\n")
+	require.Contains(t, text, "keys          5\n")
 	var s map[string]any
 	require.NoError(t, json.Unmarshal([]byte(done(t, "", "stat", dir, "--json")), &s))
 	require.EqualValues(t, 5, s["keys"])
 	require.Equal(t, dir, s["dir"])
-	for _, name := range []string{"index_bytes", "disk_bytes", "segments"} {
+	for _, name := range []string{"index_bytes", "disk_bytes", "live_bytes", "segments"} {
 		require.Greater(t, s[name], 0.0, name)
 		require.Contains(t, text, fmt.Sprint(s[name]))
 	}
+	require.Len(t, s["time_line"], int(s["segments"].(float64)))
+	require.Regexp(t, `(?m)^ +2 +\d+ +\d+  #+\.*  never$`, text, "the time line")
 
 	require.Equal(t, dir+" is whole\n", done(t, "", "verify", dir))
 	require.JSONEq(t, `{"ok":true}`, done(t, "", "verify", dir, "--json"))
@@ -122,6 +124,9 @@ func TestDamageIsNamed(t *testing.T) {
 	require.NotEmpty(t, v.Reason)
 	require.Contains(t, r.err, fmt.Sprintf("%s at offset %d: %s", v.File, *v.Offset, v.Reason))
 
+	require.Equal(t, before, tree(t, dir), "a damaged store is left alone")
+	require.NoError(t, os.RemoveAll(filepath.Join(dir, "snapshot"))) // with it, opening does not read so far back
+	before = tree(t, dir)
 	for _, args := range [][]string{{"stat", dir}, {"dump", dir}, {"dedup", "--dir", dir}} {
 		failsWith(t, oncelogRun("x\n", args...), exitFailed, file, "at offset ", "restore a backup")
 	}

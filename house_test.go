@@ -1,0 +1,385 @@
+package oncelog
+
+import (
+	"bytes"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/oncelog/oncelog/record"
+	"github.com/oncelog/oncelog/snapshot"
+)
+
+// A year of a store: keys come all the time with TTLs of one day and of ten, some are deleted, state and marks change,
+// the store is closed or killed now and then. Every answer is a map's, and after the longest TTL nothing grows any
+// more.
+func TestAYear(t *testing.T) {
+	days := 365
+	if testing.Short() {
+		days = 60
+	}
+	clock := clockAt(1_700_000_000_000)
+	o := Options{
+		TTL: 24 * time.Hour, RetryWindow: NoRetryWindow, Sync: SyncNever, Now: clock.now, SegmentSize: 16 << 10, Pace: -1,
+	}
+	base := memoryDir(t)
+	dir, dirs := filepath.Join(base, "0"), 0
+	s := open(t, dir, o)
+	random := rand.New(rand.NewPCG(7, 7))
+	type known struct {
+		value   string
+		expires int64
+	}
+	keys := map[string]known{}
+	marks, state := map[string]uint64{}, map[string]string{}
+	value := func(i int) string { return strings.Repeat("v", i%200) }
+	var sizes, indexes, segments []int64
+	next := 0
+	for day := range days {
+		for range 200 {
+			clock.advance(24 * time.Hour / 200)
+			next++
+			ttl, key := 24*time.Hour, fmt.Sprint("key ", next)
+			if next%2 == 0 {
+				ttl = 240 * time.Hour
+			}
+			if next%20 == 0 { // a duplicate, perhaps of a key that has expired
+				key = fmt.Sprint("key ", next-1-random.IntN(min(next-1, 500)))
+			}
+			existing, inserted, err := s.PutIfAbsent([]byte(key), []byte(value(next)), ttl)
+			require.NoError(t, err)
+			k, ok := keys[key]
+			live := ok && clock.ms.Load() < k.expires
+			require.Equal(t, !live, inserted, "%s on day %d", key, day)
+			if live {
+				require.Equal(t, k.value, string(existing))
+			} else {
+				keys[key] = known{value(next), clock.ms.Load() + ttl.Milliseconds()}
+			}
+			switch next % 25 {
+			case 0:
+				key := fmt.Sprint("key ", next-random.IntN(min(next, 100)))
+				existed, err := s.Delete([]byte(key))
+				require.NoError(t, err)
+				require.Equal(t, clock.ms.Load() < keys[key].expires, existed)
+				delete(keys, key)
+			case 5:
+				source := fmt.Sprint("source ", random.IntN(5))
+				marks[source] = max(marks[source], uint64(next))
+				_, err := s.Advance(source, uint64(next))
+				require.NoError(t, err)
+			case 10:
+				key := fmt.Sprint("state ", random.IntN(5))
+				state[key] = value(next)
+				require.NoError(t, s.Update(func(tx *Tx) error { return tx.Set([]byte(key), []byte(state[key])) }))
+			}
+		}
+		switch {
+		case day%30 == 10:
+			require.NoError(t, s.Close())
+			s = open(t, dir, o)
+		case day%30 == 20: // killed
+			old := s
+			end := old.withoutHousekeeping()
+			dirs++
+			to := filepath.Join(base, fmt.Sprint(dirs))
+			require.NoError(t, os.CopyFS(to, os.DirFS(dir)))
+			end()
+			require.NoError(t, old.Close())
+			dir = to
+			s = open(t, dir, o)
+		}
+		for key, k := range keys {
+			if clock.ms.Load() >= k.expires+(240*time.Hour).Milliseconds() {
+				delete(keys, key) // for the test's own memory
+			}
+		}
+		if day%10 != 9 {
+			continue
+		}
+		for key, k := range keys {
+			got, ok, err := s.Get([]byte(key))
+			require.NoError(t, err)
+			require.Equal(t, clock.ms.Load() < k.expires, ok, key)
+			if ok {
+				require.Equal(t, k.value, string(got))
+			}
+		}
+		for source, seq := range marks {
+			got, ok, err := s.HighWater(source)
+			require.NoError(t, err)
+			require.True(t, ok)
+			require.Equal(t, seq, got)
+		}
+		for key, v := range state {
+			require.Equal(t, v, stateOf(t, s, key))
+		}
+		s.keepHouse()
+		requireRecounted(t, s)
+		st := s.Stats()
+		sizes, indexes, segments = append(sizes, diskUsage(t, dir)), append(indexes, s.keys.Stats().Keys), append(segments, int64(st.Segments))
+		require.LessOrEqual(t, s.log.Used(), 2*int64(float64(st.LiveBytes)*1.3)+3*o.SegmentSize, "twice what is alive and three segments")
+	}
+	flat := func(name string, all []int64) {
+		t.Logf("%s every ten days: %v", name, all)
+		first := slices.Max(all[1:3]) // after the first ten days
+		require.LessOrEqual(t, slices.Max(all[3:]), first*3/2, "%s grows", name)
+	}
+	flat("bytes on disk", sizes)
+	flat("entries in the index", indexes)
+	flat("segments", segments)
+	require.NoError(t, s.Verify())
+	st := s.Stats()
+	t.Logf("written: %d bytes of log, %d of them copied, %d of snapshots", st.LogBytes, st.CopiedBytes, st.SnapshotBytes)
+}
+
+func stateOf(t testing.TB, s *Store, key string) (v string) {
+	require.NoError(t, s.View(func(tx *Tx) error {
+		b, _, err := tx.Get([]byte(key))
+		v = string(b)
+		return err
+	}))
+	return v
+}
+
+// Duplicates of keys that are being moved are answered meanwhile, readers find them where they are, and who deletes
+// one of them wins.
+func TestPromise6MovingKeys(t *testing.T) {
+	o := quick
+	o.SegmentSize, o.Pace = minSegmentSize, -1
+	s := open(t, filepath.Join(memoryDir(t), "store"), o)
+	const n = 400
+	value := func(i int) string { return fmt.Sprint(i, strings.Repeat("v", i)) }
+	for i := range n {
+		put(t, s, fmt.Sprint("key ", i), value(i))
+		if i%3 == 0 { // something dead in each segment
+			put(t, s, "dead", "dead")
+			_, err := s.Delete([]byte("dead"))
+			require.NoError(t, err)
+		}
+	}
+	var done atomic.Bool
+	var readers sync.WaitGroup
+	for r := range 3 {
+		readers.Go(func() {
+			for i := r; !done.Load(); i = (i + 1) % n {
+				key := fmt.Append(nil, "key ", i)
+				if got, ok, err := s.Get(key); err != nil || !ok || string(got) != value(i) {
+					t.Errorf("key %d: %v %v", i, ok, err)
+					return
+				}
+				if got, inserted, err := s.PutIfAbsent(key, nil, 0); err != nil || inserted || string(got) != value(i) {
+					t.Errorf("key %d put: %v %v", i, inserted, err)
+					return
+				}
+				if i%50 == 0 {
+					seen := 0
+					for r, err := range s.Records() {
+						if err != nil {
+							t.Error(err)
+							return
+						}
+						if strings.HasPrefix(string(r.Key), "key ") {
+							seen++
+						}
+					}
+					if seen != n {
+						t.Errorf("%d records of %d", seen, n)
+						return
+					}
+				}
+			}
+		})
+	}
+	readers.Go(func() { // makes and deletes, so that there is always something to move and to drop
+		for i := 0; !done.Load(); i++ {
+			key := fmt.Append(nil, "other ", i%50)
+			if _, _, err := s.PutIfAbsent(key, make([]byte, 100), 0); err != nil {
+				t.Error(err)
+				return
+			}
+			if existed, err := s.Delete(key); err != nil || !existed {
+				t.Errorf("delete: %v %v", existed, err)
+				return
+			}
+		}
+	})
+	for range 30 {
+		require.NoError(t, s.Compact())
+	}
+	done.Store(true)
+	readers.Wait()
+	require.Positive(t, s.house.copied.Load())
+	requireRecounted(t, s)
+	requireNoClaims(t, s)
+}
+
+// A snapshot that is damaged, cut, missing or of another store costs time and nothing else; one of a later version is
+// too new.
+func TestSnapshotsThatAreOfNoUse(t *testing.T) {
+	dir := filepath.Join(memoryDir(t), "store")
+	o := quick
+	o.SegmentSize = minSegmentSize
+	s, history := writeHistory(t, dir, o, 100)
+	require.NoError(t, s.Snapshot())
+	put(t, s, "later", "later")
+	want := history[len(history)-1].contents
+	want["record later"] = "later"
+	require.NoError(t, s.Close())
+	paths, err := snapshot.List(filepath.Join(dir, snapshotName))
+	require.NoError(t, err)
+	require.Len(t, paths, 2)
+	var good [][]byte
+	for _, path := range paths {
+		b, err := os.ReadFile(path)
+		require.NoError(t, err)
+		good = append(good, b)
+	}
+	check := func(what string) {
+		s := open(t, dir, o)
+		require.Equal(t, want, contents(t, s, tornStates, tornSources), what)
+		requireRecounted(t, s)
+		require.NoError(t, s.Close())
+	}
+	for at := 0; at < len(good[0]); at++ {
+		if at > 170 && at < len(good[0])-100 && at%211 != 0 {
+			continue
+		}
+		require.NoError(t, os.RemoveAll(filepath.Join(dir, snapshotName)))
+		require.NoError(t, os.Mkdir(filepath.Join(dir, snapshotName), 0o700))
+		require.NoError(t, os.WriteFile(paths[1], good[1], 0o600))
+		require.NoError(t, os.WriteFile(paths[0], flipped(good[0], at), 0o600))
+		check(fmt.Sprint("a bit flipped at ", at))
+		if at%10 == 0 {
+			require.NoError(t, os.WriteFile(paths[0], good[0][:at], 0o600))
+			require.NoError(t, os.WriteFile(paths[1], good[1][:at/2], 0o600))
+			check(fmt.Sprint("both cut at ", at))
+		}
+	}
+	require.NoError(t, os.RemoveAll(filepath.Join(dir, snapshotName)))
+	check("none")
+}
+
+// What is in the index, the overflow map and the ledger comes back equal.
+func TestASnapshotIsTheIndex(t *testing.T) {
+	dir := filepath.Join(memoryDir(t), "store")
+	s := open(t, dir, Options{TTL: Forever, Sync: SyncNever, Pace: -1})
+	for i := range 5000 {
+		put(t, s, fmt.Sprint(i), fmt.Sprint(i))
+	}
+	forgeOverflow(t, s, 3)
+	require.NoError(t, s.Snapshot())
+	entries := func(s *Store) (all []string) {
+		for r, err := range s.Records() {
+			require.NoError(t, err)
+			all = append(all, string(r.Key)+" "+string(r.Value))
+		}
+		slices.Sort(all)
+		return all
+	}
+	want, ledger, stats := entries(s), s.ledger.Append(nil), s.keys.Stats()
+	require.NoError(t, s.Close())
+	s = open(t, dir, Options{TTL: Forever, Sync: SyncNever})
+	require.Equal(t, want, entries(s))
+	require.Equal(t, ledger, s.ledger.Append(nil))
+	got := s.keys.Stats()
+	require.Equal(t, []int64{stats.Keys, stats.Overflow, stats.Pages}, []int64{got.Keys, got.Overflow, got.Pages})
+	require.Positive(t, got.Overflow)
+}
+
+// forgeOverflow puts keys whose hashes are the same, by finding some by chance: only the bits that the index keeps count.
+func forgeOverflow(t *testing.T, s *Store, n int) {
+	base := "base"
+	put(t, s, base, base)
+	h := s.keys.Hash(byte(record.Records), []byte(base))
+	const kept = 1<<9 - 1 | (1<<21-1)<<31
+	_ = h
+	seen := map[uint64]string{}
+	found := 0
+	for i := 0; found < n; i++ {
+		key := fmt.Sprint("collider ", i)
+		id := uint64(s.keys.Hash(byte(record.Records), []byte(key)))
+		id = id&kept | id>>52<<52>>1 // shard as well
+		other, ok := seen[id]
+		if !ok {
+			seen[id] = key
+			continue
+		}
+		_ = other
+		delete(seen, id)
+		put(t, s, other, other)
+		put(t, s, key, key)
+		found++
+		if i > 50_000_000 {
+			t.Fatal("no collisions")
+		}
+	}
+}
+
+// A store that is opened, used a little and killed, a thousand times, has no more files than after the first times.
+func TestACrashLoop(t *testing.T) {
+	n := 1000
+	if testing.Short() {
+		n = 150
+	}
+	base := memoryDir(t)
+	dir := filepath.Join(base, "0")
+	files := func() (n int) {
+		for _, content := range tree(t, dir) {
+			_ = content
+			n++
+		}
+		return n
+	}
+	most := 0
+	for i := range n {
+		s, err := Open(dir, &quick)
+		require.NoError(t, err)
+		put(t, s, fmt.Sprint(i), "v")
+		end := s.withoutHousekeeping()
+		to := filepath.Join(base, fmt.Sprint(i+1))
+		require.NoError(t, os.CopyFS(to, os.DirFS(dir)))
+		end()
+		require.NoError(t, s.Close())
+		require.NoError(t, os.RemoveAll(dir))
+		dir = to
+		if i < 100 {
+			most = max(most, files())
+		} else {
+			require.LessOrEqual(t, files(), most, "after %d openings", i)
+		}
+	}
+	s := open(t, dir, quick)
+	for i := range n {
+		has(t, s, fmt.Sprint(i), "v")
+	}
+	t.Logf("at most %d files and directories", most)
+}
+
+// A store of ten keys is small.
+func TestASmallStore(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "store")
+	s := open(t, dir, Options{})
+	for i := range 10 {
+		put(t, s, fmt.Sprint(i), "v")
+	}
+	require.LessOrEqual(t, diskUsage(t, dir), int64(12<<20))
+	require.LessOrEqual(t, s.Stats().IndexBytes, int64(8<<20))
+	require.NoError(t, s.Snapshot())
+	require.LessOrEqual(t, s.house.snapshotSize.Load(), int64(16<<10))
+	require.NoError(t, s.Close())
+	require.LessOrEqual(t, diskUsage(t, dir), int64(64<<10))
+	var b bytes.Buffer
+	s = open(t, dir, Options{})
+	require.NoError(t, s.Backup(&b))
+	require.LessOrEqual(t, b.Len(), 8<<10)
+}

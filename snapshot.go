@@ -1,0 +1,202 @@
+package oncelog
+
+import (
+	"errors"
+	"fmt"
+	"path/filepath"
+	"sync"
+
+	"github.com/oncelog/oncelog/compaction"
+	"github.com/oncelog/oncelog/index"
+	"github.com/oncelog/oncelog/snapshot"
+	"github.com/oncelog/oncelog/wal"
+)
+
+const snapshotName = "snapshot"
+
+// snapshotState is what is known of the last snapshot. Guarded by the housekeeper's round.
+type snapshotState struct {
+	dir     string
+	through uint64 // of the last one
+	written uint64 // bytes of log that were written before it was made, since Open
+}
+
+// A snapshot is due after so much log that reading it at opening would take longer than writing a snapshot: 64 MiB,
+// or eight times what the last one took.
+const (
+	snapshotAfter = 64 << 20
+	snapshotTimes = 8
+)
+
+func (s *Store) snapshotDue() bool {
+	st := &s.house.snapshot
+	return int64(s.log.Stats().Bytes-st.written) >= max(snapshotAfter, snapshotTimes*s.house.snapshotSize.Load())
+}
+
+// Snapshot writes the index to a file, now, so that the next opening need not read the log behind it. The store makes
+// snapshots by itself, and one when it is closed; there is nothing that only this call does.
+func (s *Store) Snapshot() error {
+	if s.opts.ReadOnly {
+		return ErrReadOnly
+	}
+	if !s.gate.enter(0) {
+		return ErrClosed
+	}
+	defer s.gate.leave(0)
+	s.house.round.Lock()
+	defer s.house.round.Unlock()
+	return s.takeSnapshot()
+}
+
+// takeSnapshot writes a snapshot, unless the last one says all that there is. Called with round held.
+func (s *Store) takeSnapshot() error {
+	st := &s.house.snapshot
+	if s.log.Visible() == st.through {
+		return nil
+	}
+	if err := s.sweep(); err != nil { // so that no page names a segment that is gone
+		return err
+	}
+	s.cut.Lock()
+	after, err := s.publishAll()
+	s.cut.Unlock()
+	if err != nil {
+		return fmt.Errorf("oncelog: no snapshot while the index is full: %w", err)
+	}
+	m := snapshot.Meta{ID: s.id, Seed: s.seed, After: after}
+	written := s.log.Stats().Bytes
+	size, err := snapshot.Write(st.dir, s.house.pace.wait, func(w *snapshot.Writer) (snapshot.Meta, error) {
+		err := s.keys.Dump(func(h index.PageHead, slots []byte) error {
+			return w.Page(snapshot.PageHead(h), slots)
+		}, func(space byte, key []byte, loc index.Location) error {
+			return w.Key(space, key, uint64(loc))
+		})
+		if err != nil {
+			return m, err
+		}
+		s.cut.Lock()
+		m.Through, err = s.publishAll()
+		m.Keys = s.records.Load()
+		ledger := s.ledger.Append(nil)
+		s.cut.Unlock()
+		if err != nil {
+			return m, fmt.Errorf("oncelog: no snapshot while the index is full: %w", err)
+		}
+		m.Time, m.Dropped, m.Totals = s.clock.millis(), s.log.Dropped(), s.totals()
+		if err := w.Ledger(ledger); err != nil {
+			return m, err
+		}
+		return m, s.log.Sync() // what the snapshot says must not be lost before it is
+	})
+	if err != nil {
+		return fmt.Errorf("oncelog: snapshot: %w", err)
+	}
+	st.through, st.written = m.Through, written
+	s.house.snapshotSize.Store(size)
+	s.house.snapshotTime.Store(m.Time)
+	s.house.snapshots.Add(1)
+	s.house.snapshotBytes.Add(size)
+	return nil
+}
+
+// loadSnapshot puts a snapshot's index and ledger in the place of the store's, which are empty, and returns from where
+// the log is to be replayed. Any error but ErrTooNew says that the snapshot is of no use.
+func (s *Store) loadSnapshot(path string) (*snapshot.File, error) {
+	f, err := snapshot.Open(path, s.id)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	if f.Seed != s.seed {
+		return nil, fmt.Errorf("%w: %s: another seed", snapshot.ErrBad, path)
+	}
+	l := index.NewLoader(s.seed)
+	// Two at a time: reading from the page cache and checking is bound by one processor.
+	const readers = 2
+	var wait sync.WaitGroup
+	var errs [readers]error
+	for i := range readers {
+		wait.Go(func() {
+			for p := i; p < f.Pages() && errs[i] == nil; p += readers {
+				errs[i] = l.Page(index.PageHead(f.Head(p)), func(b []byte) error { return f.ReadPage(p, b) })
+			}
+		})
+	}
+	wait.Wait()
+	if err := errors.Join(errs[:]...); err != nil {
+		return nil, err
+	}
+	err = f.Keys(func(space byte, key []byte, location uint64) error {
+		return l.Key(space, key, index.Location(location))
+	})
+	if err != nil {
+		return nil, err
+	}
+	keys, err := l.Index()
+	if err != nil {
+		return nil, err
+	}
+	b, err := f.Ledger()
+	if err != nil {
+		return nil, err
+	}
+	ledger, err := compaction.ParseLedger(b)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %s: %w", snapshot.ErrBad, path, err)
+	}
+	s.keys, s.ledger = keys, ledger
+	s.records.Store(f.Meta.Keys)
+	return f, nil
+}
+
+// recover opens the log, from the newest snapshot that is of use on, or else from its beginning, and builds index and
+// ledger.
+func (s *Store) recover(dir string, wo wal.Options) error {
+	s.house.snapshot.dir = filepath.Join(dir, snapshotName)
+	paths, err := snapshot.List(s.house.snapshot.dir)
+	if err != nil {
+		return err
+	}
+	for _, path := range append(paths, "") {
+		s.keys, s.ledger = index.New(s.seed), compaction.NewLedger()
+		s.records.Store(0)
+		r := replay{s: s, newest: noTime}
+		var from wal.Start
+		var f *snapshot.File
+		if path != "" {
+			if f, err = s.loadSnapshot(path); errors.Is(err, ErrTooNew) {
+				return err
+			} else if err != nil {
+				s.warn("oncelog: a snapshot is of no use, the log is read instead", err)
+				continue
+			}
+			from = wal.Start{After: f.After, Synced: f.Through, Dropped: f.Dropped, Note: f.Time}
+			r.counted, r.newest = f.Through, f.Time
+		}
+		s.replayed = func() int64 { return r.newest }
+		s.log, err = wal.Open(filepath.Join(dir, walName), wo, from, r.frame)
+		if errors.Is(err, wal.ErrGap) {
+			s.warn("oncelog: a snapshot is older than the log, which is read instead", err)
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		if f != nil {
+			s.house.snapshot.through = f.Through
+			s.house.snapshotSize.Store(f.Size())
+			s.house.snapshotTime.Store(f.Time)
+			s.house.before = f.Totals
+		}
+		s.recordBase()
+		dropped := s.log.Dropped()
+		s.ledger.Drop(dropped)
+		if f == nil && dropped > 0 || f != nil && dropped > f.Dropped {
+			s.records.Add(-s.keys.Sweep(func(slot uint16) bool { return s.log.Segment(slot) == nil }))
+		}
+		s.house.swept = dropped
+		s.log.Swept(dropped)
+		return nil
+	}
+	return nil
+}

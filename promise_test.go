@@ -138,9 +138,6 @@ func TestPromise7RotBehindTheLastSyncMark(t *testing.T) {
 
 // As a newcomer would: in an empty folder, the README's program builds and runs.
 func TestTheProgramOfTheReadmeRuns(t *testing.T) {
-	if testing.Short() {
-		t.Skip("builds a program")
-	}
 	readme, err := os.ReadFile("README.md")
 	require.NoError(t, err)
 	_, rest, _ := strings.Cut(string(readme), "```go\n")

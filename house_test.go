@@ -2,6 +2,7 @@ package oncelog
 
 import (
 	"bytes"
+	"encoding/binary"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -15,7 +16,6 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/oncelog/oncelog/record"
 	"github.com/oncelog/oncelog/snapshot"
 )
 
@@ -251,7 +251,7 @@ func TestSnapshotsThatAreOfNoUse(t *testing.T) {
 		require.NoError(t, s.Close())
 	}
 	for at := 0; at < len(good[0]); at++ {
-		if at > 170 && at < len(good[0])-100 && at%211 != 0 {
+		if (raced || at > 170 && at < len(good[0])-100) && at%211 != 0 {
 			continue
 		}
 		require.NoError(t, os.RemoveAll(filepath.Join(dir, snapshotName)))
@@ -276,7 +276,7 @@ func TestASnapshotIsTheIndex(t *testing.T) {
 	for i := range 5000 {
 		put(t, s, fmt.Sprint(i), fmt.Sprint(i))
 	}
-	forgeOverflow(t, s, 2)
+	forgeOverflow(t, s)
 	require.NoError(t, s.Snapshot())
 	entries := func(s *Store) (all []string) {
 		for r, err := range s.Records() {
@@ -293,24 +293,31 @@ func TestASnapshotIsTheIndex(t *testing.T) {
 	require.Equal(t, ledger, s.ledger.Append(nil))
 	got := s.keys.Stats()
 	require.Equal(t, []int64{stats.Keys, stats.Overflow, stats.Pages}, []int64{got.Keys, got.Overflow, got.Pages})
-	require.Positive(t, got.Overflow)
+	require.GreaterOrEqual(t, got.Overflow, int64(5))
 }
 
-// forgeOverflow puts pairs of keys that the index can't tell apart, found by chance: only some bits of a hash count.
-func forgeOverflow(t *testing.T, s *Store, n int) {
-	const kept = 1<<9 - 1 | (1<<21-1)<<31 | (1<<12-1)<<52
-	seen := map[uint64]string{}
-	for i := 0; n > 0; i++ {
-		require.Less(t, i, 50_000_000, "no collisions")
-		key := fmt.Sprint("collider ", i)
-		id := uint64(s.keys.Hash(byte(record.Records), []byte(key))) & kept
-		if other, ok := seen[id]; ok {
-			put(t, s, other, other)
-			put(t, s, key, key)
-			n--
-			continue
+// forgeOverflow puts nine keys, of which at least five have the hash of another, whatever the seed: see the forger in
+// package index.
+func forgeOverflow(t *testing.T, s *Store) {
+	p1, p2 := uint64(0x9E3779B185EBCA87), uint64(0xC2B2AE3D27D4EB4F)
+	inverse := p2
+	for range 6 {
+		inverse *= 2 - p2*inverse
+	}
+	d := p1 << 30 * inverse
+	for i := range 9 {
+		words := [8]uint64{}
+		for lane, way := range []int{i % 3, i / 3} {
+			if way > 0 {
+				words[lane] = 1 << 63
+				words[4+lane] = []uint64{-d, d}[way-1]
+			}
 		}
-		seen[id] = key
+		key := []byte("a prefix of thirty-one bytes ..")
+		for _, w := range words {
+			key = binary.LittleEndian.AppendUint64(key, w)
+		}
+		put(t, s, string(key), fmt.Sprint(i))
 	}
 }
 
@@ -318,7 +325,7 @@ func forgeOverflow(t *testing.T, s *Store, n int) {
 func TestACrashLoop(t *testing.T) {
 	n := 1000
 	if testing.Short() {
-		n = 150
+		n = 120
 	}
 	base := memoryDir(t)
 	dir := filepath.Join(base, "0")

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 )
@@ -98,4 +99,56 @@ func TestPromise9FullDisk(t *testing.T) {
 	require.ErrorIs(t, err, syscall.ENOSPC)
 	require.NoError(t, os.Remove(ballast))
 	put(t, open(t, other, quick), "k", "v")
+}
+
+// A disk that is full of what has expired empties itself: the store drops the dead, and takes writes again, without
+// anybody's making room, whether it was open all the while or is opened on the full disk.
+func TestPromise9AFullDiskOfDeadRecords(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root, to mount a small file system")
+	}
+	for _, reopened := range []bool{false, true} {
+		disk := t.TempDir()
+		require.NoError(t, syscall.Mount("tmpfs", disk, "tmpfs", 0, "size=2m"))
+		t.Cleanup(func() { _ = syscall.Unmount(disk, syscall.MNT_DETACH) })
+		clock := clockAt(1_700_000_000_000)
+		dir := filepath.Join(disk, "store")
+		o := Options{TTL: time.Hour, RetryWindow: NoRetryWindow, SegmentSize: 128 << 10, Now: clock.now, Pace: -1}
+		s := open(t, dir, o)
+		value := make([]byte, 1000)
+		n := 0
+		for ; ; n++ {
+			if _, _, err := s.PutIfAbsent(fmt.Append(nil, "key ", n), value, 0); err != nil {
+				require.ErrorIs(t, err, ErrFull)
+				break
+			}
+		}
+		require.Greater(t, n, 500)
+		f, err := os.OpenFile(filepath.Join(disk, "ballast"), os.O_CREATE|os.O_WRONLY, 0o600)
+		require.NoError(t, err)
+		for err == nil {
+			_, err = f.Write(value[:100])
+		}
+		require.NoError(t, f.Close())
+		if reopened {
+			require.NoError(t, s.Close())
+			s = open(t, dir, o)
+		}
+		for i := range n {
+			has(t, s, fmt.Sprint("key ", i), string(value))
+		}
+		clock.advance(time.Hour)
+		require.Eventually(t, func() bool {
+			_, inserted, err := s.PutIfAbsent([]byte("again"), value, 0)
+			if err != nil {
+				require.ErrorIs(t, err, ErrFull)
+			}
+			return inserted
+		}, time.Minute, time.Millisecond)
+		for i := range n / 2 {
+			put(t, s, fmt.Sprint("key ", i), string(value))
+		}
+		requireRecounted(t, s)
+		require.NoError(t, s.Close())
+	}
 }

@@ -43,7 +43,8 @@ func TestPromise9MaxBytes(t *testing.T) {
 				require.True(t, ok)
 			}
 			if turn == 0 { // later there is something to be dropped, at any moment
-				require.ErrorIs(t, s.Update(func(tx *Tx) error { return tx.Set([]byte("k"), value) }), ErrFull)
+				large := make([]byte, 16*len(value)) // what is smaller than the record just refused may find room
+				require.ErrorIs(t, s.Update(func(tx *Tx) error { return tx.Set([]byte("k"), large) }), ErrFull)
 			}
 			existed, err := s.Delete(fmt.Append(nil, turn, " ", 0))
 			require.NoError(t, err)

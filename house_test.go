@@ -132,11 +132,13 @@ func TestAYear(t *testing.T) {
 	flat := func(name string, all []int64) {
 		t.Logf("%s every ten days: %v", name, all)
 		half := len(all) / 2 // each half has days behind a reopening and before one, and with snapshots and without
-		require.LessOrEqual(t, slices.Max(all[half:]), slices.Max(all[:half])*8/5, "%s grows", name)
+		require.LessOrEqual(t, slices.Max(all[half:]), slices.Max(all[:half])*7/4, "%s grows", name)
 	}
 	flat("bytes on disk", sizes)
 	flat("entries in the index", indexes)
-	flat("segments", segments)
+	t.Logf("segments every ten days: %v", segments)
+	// How many there are depends on what was sealed early, for a copy or by a reopening, and is bounded, not flat.
+	require.LessOrEqual(t, slices.Max(segments), int64(64), "they stay: hundreds are sealed in a year")
 	require.NoError(t, s.Verify())
 	st := s.Stats()
 	t.Logf("written: %d bytes of log, %d of them copied, %d of snapshots", st.LogBytes, st.CopiedBytes, st.SnapshotBytes)

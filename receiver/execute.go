@@ -77,6 +77,7 @@ func judge(value []byte, err error) (res Result, already, ok bool) {
 func (a *attempt) record(c *call, res Result) (Outcome, error) {
 	ctx := context.WithoutCancel(a.ctx) // fn's success counts, however long the caller wanted to wait for it
 	began := a.now()
+	present := flights.present(c.flight, a.key)
 	res.TTL = a.ttl
 	stored := res
 	until, err := a.r.store.Complete(ctx, a.key, c.token, stored)
@@ -97,10 +98,10 @@ func (a *attempt) record(c *call, res Result) (Outcome, error) {
 		return out, lost(res, fmt.Errorf("%w: %w", ErrLeaseLost, err))
 	case err != nil:
 		err = fmt.Errorf("%w: %w", ErrUnrecorded, err)
-		flights.finish(c.flight, c, a.key, answer{fingerprint: c.fingerprint, res: res, err: err})
+		flights.finish(c.flight, c, a.key, answer{fingerprint: c.fingerprint, res: res, err: err}, everybody) // the key stays claimed
 		return out, lost(res, err)
 	}
-	flights.finish(c.flight, c, a.key, answer{fingerprint: c.fingerprint, res: stored, until: until})
+	flights.finish(c.flight, c, a.key, answer{fingerprint: c.fingerprint, res: stored, until: until}, present)
 	out.Until = until
 	return out, lost(res, nil)
 }

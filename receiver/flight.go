@@ -2,6 +2,7 @@ package receiver
 
 import (
 	"hash/maphash"
+	"math"
 	"sync"
 	"sync/atomic"
 )
@@ -13,10 +14,14 @@ import (
 // or has the turn passes it on when it ends, whatever way it ends. The turn is what hands a failed call's key to
 // one that waits, and not to all: with a broadcast, ten thousand waiters would ask the store to find that one of
 // them had been quicker.
+//
+// An answer is for those alone who were in line before the store was told, or asked: who comes later may have come
+// after somebody forgot the key again, and asks for itself.
 type flight struct {
 	id          flightID
 	runner      atomic.Pointer[call] // set with the shard's lock held; nil = nobody of this process
 	first, last *waiter
+	joined      uint64 // how many have ever joined the line
 }
 
 // flightID names a flight. All receivers of the process share one table, so that two of them over one store queue
@@ -30,8 +35,9 @@ type flightID struct {
 type waiter struct {
 	prev, next *waiter
 	flight     *flight
-	queued     bool // in the line
-	turn       bool // was told to ask
+	number     uint64 // it was the so-many-th to join
+	queued     bool   // in the line
+	turn       bool   // was told to ask
 	// told brings a result, or nil for the turn. Each comes at most once, so sending never blocks.
 	told chan *answer
 }
@@ -94,7 +100,8 @@ func (sh *flightShard) forget(f *flight) {
 }
 
 func (f *flight) push(w *waiter) {
-	w.flight, w.queued, w.prev = f, true, f.last
+	f.joined++
+	w.flight, w.number, w.queued, w.prev = f, f.joined, true, f.last
 	if f.last == nil {
 		f.first = w
 	} else {
@@ -181,25 +188,36 @@ func (t *flightTable) fail(c *call, key []byte) {
 	}
 }
 
-// finish ends the flight with an answer for all in line. by is the call that ran, nil when the store had the answer.
-func (t *flightTable) finish(f *flight, by *call, key []byte, a answer) {
+// present returns the number of the last one who has joined the line until now.
+func (t *flightTable) present(f *flight, key []byte) uint64 {
 	sh := t.shard(key)
 	sh.mu.Lock()
-	w := f.first
-	f.first, f.last = nil, nil
-	for p := w; p != nil; p = p.next {
-		p.queued = false
+	defer sh.mu.Unlock()
+	return f.joined
+}
+
+// everybody is who an answer is for that no later question can change.
+const everybody = math.MaxUint64
+
+// finish ends a run, or a turn, with an answer for those in line through a number. by is the call that ran, nil when
+// the store had the answer.
+func (t *flightTable) finish(f *flight, by *call, key []byte, a answer, through uint64) {
+	sh := t.shard(key)
+	sh.mu.Lock()
+	var told []*waiter
+	for w := f.first; w != nil && w.number <= through; w = f.first {
+		f.remove(w)
+		told = append(told, w)
 	}
-	f.runner.CompareAndSwap(by, nil)
-	if f.runner.Load() == nil {
-		sh.forget(f)
+	if f.runner.CompareAndSwap(by, nil) {
+		sh.settle(f)
 	}
 	sh.mu.Unlock()
-	if w == nil {
+	if len(told) == 0 {
 		return
 	}
 	shared := a.shared()
-	for ; w != nil; w = w.next {
+	for _, w := range told {
 		w.told <- shared
 	}
 }

@@ -65,13 +65,14 @@ func (a *attempt) stand(w *waiter) (c Claim, ans *answer, err error) {
 			return Claim{}, nil, fmt.Errorf("%w: %w", ErrInFlight, ended(a.ctx))
 		}
 		// The turn is ours from here on: nothing else wakes who has not got it.
+		present := flights.present(w.flight, a.key)
 		if c, err = a.claim(); err != nil || c.State == StateClaimed {
 			return c, nil, err
 		}
 		if c.State != StateInFlight {
 			found, err := a.found(c)
 			if err == nil {
-				flights.finish(w.flight, nil, a.key, found)
+				flights.finish(w.flight, nil, a.key, found, present)
 			}
 			return Claim{}, &found, err
 		}

@@ -3,6 +3,7 @@ package receiver_test
 import (
 	"context"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -15,23 +16,23 @@ import (
 // hooked does something after the store has completed a key, or answered a claim, and before the receiver knows.
 type hooked struct {
 	*receivertest.Leased
-	completed, claimed func(state receiver.State)
+	completed, claimed atomic.Pointer[func()] // each is called once
 }
 
 func (s *hooked) Complete(ctx context.Context, key []byte, token uint64, res receiver.Result) (time.Time, error) {
 	until, err := s.Leased.Complete(ctx, key, token, res)
-	if f := s.completed; f != nil {
-		s.completed = nil
-		f(receiver.StateDone)
+	if f := s.completed.Swap(nil); f != nil {
+		(*f)()
 	}
 	return until, err
 }
 
 func (s *hooked) Claim(ctx context.Context, req receiver.Request) (receiver.Claim, error) {
 	c, err := s.Leased.Claim(ctx, req)
-	if f := s.claimed; f != nil && c.State == receiver.StateDone {
-		s.claimed = nil
-		f(c.State)
+	if c.State == receiver.StateDone {
+		if f := s.claimed.Swap(nil); f != nil {
+			(*f)()
+		}
 	}
 	return c, err
 }
@@ -49,7 +50,7 @@ func TestAForgottenResultIsNotHandedOn(t *testing.T) {
 	require.NoError(t, err)
 	ctx := context.Background()
 	var late sync.WaitGroup
-	forgetAndCome := func(receiver.State) {
+	forgetAndCome := func() {
 		require.NoError(t, r.Forget(ctx, "k"))
 		late.Go(func() {
 			out, err := r.Do(ctx, "k", func(context.Context) ([]byte, error) { return []byte("second"), nil })
@@ -59,7 +60,7 @@ func TestAForgottenResultIsNotHandedOn(t *testing.T) {
 		})
 		<-waiting // in line behind the call that is about to hear what the store had said
 	}
-	s.completed = forgetAndCome
+	s.completed.Store(&forgetAndCome)
 	out, err := r.Do(ctx, "k", func(context.Context) ([]byte, error) { return []byte("first"), nil })
 	require.NoError(t, err)
 	require.Equal(t, "first", string(out.Value))
@@ -77,7 +78,7 @@ func TestAForgottenResultIsNotHandedOn(t *testing.T) {
 		require.Equal(t, "elsewhere", string(out.Value))
 	})
 	<-waiting
-	s.claimed = forgetAndCome
+	s.claimed.Store(&forgetAndCome)
 	_, err = s.Leased.Complete(ctx, full, c.Token, receiver.Result{Kind: receiver.KindValue, Value: []byte("elsewhere")})
 	require.NoError(t, err)
 	early.Wait()

@@ -43,7 +43,7 @@ func openLimit(b *testing.B, dir string) rival {
 
 func openWAL(b *testing.B, dir string) rival {
 	dir = filepath.Join(dir, "wal")
-	o := wal.Options{SegmentSize: 4 << 20}
+	o := wal.Options{SegmentSize: 4 << 20, Meta: func() (meta [wal.MetaSize]byte) { return meta }}
 	require.NoError(b, wal.Create(dir, o))
 	l, err := wal.Open(dir, o, wal.Start{}, func(wal.Frame) error { return nil })
 	require.NoError(b, err)

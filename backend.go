@@ -5,18 +5,18 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"time"
 
 	"github.com/oncelog/oncelog/receiver"
 	"github.com/oncelog/oncelog/record"
+	"github.com/oncelog/oncelog/wal"
 )
 
 // Receiver returns a receiver whose keys are remembered here. They are a keyspace of their own: no call of Receiver.Do
-// ever meets a key of PutIfAbsent. All receivers of a store share it, apart from their scopes.
+// ever meets a key of PutIfAbsent. All receivers of a store share it, apart from their scopes. A receiver of a read-only
+// store answers questions and claims nothing.
 func (s *Store) Receiver(opts *receiver.Options) (*receiver.Receiver, error) {
-	if s.opts.ReadOnly {
-		return nil, ErrReadOnly
-	}
 	return receiver.New(backend{s}, opts)
 }
 
@@ -26,15 +26,22 @@ func (s *Store) Receiver(opts *receiver.Options) (*receiver.Receiver, error) {
 //
 // The lease comes before the second look-up, as a claim does everywhere: what was recorded in between would be missed
 // otherwise. A lease lives in memory alone. Its process holds the directory's lock, so when it dies the lease is
-// gone and proven to be nobody's.
+// gone and proven to be nobody's: an intent without a lease is a doubt.
 type backend struct{ s *Store }
 
-// claimRoom is what a claim sets aside in the log beside its key: enough to record, when there is no room for the
-// result, that the work was done.
-func claimRoom(key []byte) int { return record.MaxSize(len(key), 0, maxClaimAttrs) }
+// claimRoom is what a claim sets aside in the log: enough to record, when there is no room for the result, that the
+// work was done.
+func claimRoom(req *receiver.Request) int {
+	room := record.MaxSize(len(req.Key), 0, maxClaimAttrs)
+	if m := req.Mark; m != nil {
+		room += markRoom(m)
+	}
+	return room
+}
 
-// maxClaimAttrs bounds the attributes of a record without a result: fingerprint (an algorithm and 32 bytes) and token.
-const maxClaimAttrs = 64
+// maxClaimAttrs bounds the attributes of a record without a result: fingerprint (an algorithm and 32 bytes), token, and
+// TTL of the result.
+const maxClaimAttrs = 80
 
 // Claim implements receiver.Store.
 func (b backend) Claim(_ context.Context, req receiver.Request) (receiver.Claim, error) {
@@ -52,24 +59,18 @@ func (b backend) Claim(_ context.Context, req receiver.Request) (receiver.Claim,
 			s.gate.leave(uint64(n.hash))
 		}
 	}()
-	if c, ok, err := s.recorded(n, req.Fingerprint); ok || err != nil {
+	if c, ok, err := s.recorded(n, req.Fingerprint); err != nil || ok && c.State == receiver.StateDone {
 		return c, err
 	}
-	if _, err := s.opts.ttlMillis(req.TTL); err != nil {
+	if err := s.checkRequest(&req); err != nil {
 		return receiver.Claim{}, err
-	}
-	if req.Intent || req.Mark != nil {
-		return receiver.Claim{}, fmt.Errorf("oncelog: intents and sequences: %w", errors.ErrUnsupported)
-	}
-	if len(req.Fingerprint) > 1+32 {
-		return receiver.Claim{}, fmt.Errorf("%w: a fingerprint of %d bytes", ErrTooLarge, len(req.Fingerprint))
 	}
 	l, c, err := s.leases.take(n, req.Fingerprint)
 	if l == nil {
 		return c, err
 	}
 	c, err = b.admit(n, l, req)
-	if err != nil || c.State != receiver.StateClaimed {
+	if err != nil || c.State != receiver.StateClaimed && c.State != receiver.StateInDoubt {
 		s.endLease(l)
 		return c, err
 	}
@@ -77,13 +78,49 @@ func (b backend) Claim(_ context.Context, req receiver.Request) (receiver.Claim,
 	return c, nil
 }
 
+// checkRequest refuses what could not be recorded.
+func (s *Store) checkRequest(req *receiver.Request) error {
+	if s.opts.ReadOnly {
+		return ErrReadOnly
+	}
+	if _, err := s.opts.ttlMillis(req.TTL); err != nil {
+		return err
+	}
+	if len(req.Fingerprint) > 1+32 {
+		return fmt.Errorf("%w: a fingerprint of %d bytes", ErrTooLarge, len(req.Fingerprint))
+	}
+	if m := req.Mark; m != nil {
+		if err := s.opts.checkKey([]byte(m.Source)); err != nil {
+			return fmt.Errorf("%w (a source)", err)
+		}
+	}
+	return s.opts.checkValue(req.Note)
+}
+
 // admit looks again under the lease, and sees to it that the work can be recorded.
 func (b backend) admit(n name, l *lease, req receiver.Request) (receiver.Claim, error) {
 	s := b.s
-	if c, ok, err := s.recorded(n, req.Fingerprint); ok || err != nil {
+	c, ok, err := s.recorded(n, req.Fingerprint)
+	if err != nil || ok && c.State == receiver.StateDone {
 		return c, err
 	}
-	room := claimRoom(n.key)
+	l.doubt = ok
+	if m := req.Mark; m != nil {
+		mark := *m
+		l.mark = &mark
+		if !l.doubt {
+			if c, ok, err := s.handled(&mark); ok || err != nil {
+				return c, err
+			}
+		}
+	}
+	if req.Quota != (receiver.Quota{}) && !l.doubt {
+		if err := s.scopes.claim(n.key, req.Quota, s.clock.millis()); err != nil {
+			return receiver.Claim{}, err
+		}
+		l.quota = true
+	}
+	room := claimRoom(&req)
 	if err := s.ready(room); err != nil {
 		return receiver.Claim{}, err
 	}
@@ -91,15 +128,61 @@ func (b backend) admit(n name, l *lease, req receiver.Request) (receiver.Claim, 
 	if err != nil {
 		return receiver.Claim{}, err
 	}
-	reserved, err := s.log.Reserve(room)
-	if err != nil {
+	l.token = token
+	if l.reserved, err = s.log.Reserve(room); err != nil {
 		return receiver.Claim{}, err
 	}
-	s.leases.grant(l, token, reserved)
+	if m := req.Mark; m != nil && m.Strict && !l.doubt {
+		if err := s.await(m); err != nil {
+			return receiver.Claim{}, err
+		}
+	}
+	if req.Intent && !l.doubt {
+		if err := s.intend(l, req.Note); err != nil {
+			return receiver.Claim{}, err
+		}
+	}
+	s.leases.running(l)
+	if l.doubt {
+		c.State, c.Token = receiver.StateInDoubt, token
+		return c, nil
+	}
 	return receiver.Claim{State: receiver.StateClaimed, Token: token}, nil
 }
 
-// recorded returns what a live record says about a key of the receiver's.
+// intend records that the work of a lease is about to begin.
+func (s *Store) intend(l *lease, note []byte) error {
+	r := record.Record{Kind: record.Intent, Receiver: true, Expires: record.Forever, Key: l.key, Value: note, Attrs: l.attrs(0, "")}
+	size := record.MaxSize(len(r.Key), len(r.Value), len(r.Attrs))
+	if err := s.ready(size); err != nil {
+		return err
+	}
+	c, err := s.holdCurrent(l.name)
+	if err != nil {
+		return err
+	}
+	r.At = s.clock.millis()
+	if err := s.commit(size, change{c, r}); err != nil {
+		return err
+	}
+	l.intent = true
+	return nil
+}
+
+// holdCurrent holds a key of the receiver's, of which only the holder of its lease and housekeeping want it.
+func (s *Store) holdCurrent(n name) (*claim, error) {
+	c, v := s.claims.hold(n, nil)
+	if v.commit == nil {
+		if _, _, err := s.current(c); err != nil {
+			s.claims.release(c, false)
+			return nil, err
+		}
+	}
+	return c, nil
+}
+
+// recorded returns what a live record says about a key of the receiver's: StateDone, or StateInDoubt for an intent too,
+// which is one if nobody has the lease.
 func (s *Store) recorded(n name, fingerprint []byte) (receiver.Claim, bool, error) {
 	cand := s.candidate(n)
 	if cand.none() {
@@ -110,8 +193,7 @@ func (s *Store) recorded(n name, fingerprint []byte) (receiver.Claim, bool, erro
 		if v.deleted() {
 			return receiver.Claim{}, false, nil
 		}
-		// Without its time, which only a result TTL asks for, and this process gives none.
-		r = record.Record{Kind: v.kind, Expires: v.expires, Value: v.value(), Attrs: v.attrs()}
+		r = record.Record{Kind: v.kind, At: v.written, Expires: v.expires, Value: v.value(), Attrs: v.attrs()}
 	} else {
 		b := buffers.Get().(*buffer)
 		defer buffers.Put(b)
@@ -160,8 +242,8 @@ func done(r *record.Record, fingerprint []byte, now int64) (receiver.Claim, erro
 		c.Result = receiver.Result{Kind: receiver.KindFailure, Code: string(a.Code), Message: string(r.Value)}
 	case record.Gone:
 		c.Result = receiver.Result{Kind: receiver.KindGone}
-	default: // an intent whose process is gone, or a doubt
-		c.Result, c.Note = receiver.Result{Kind: receiver.KindDoubt}, bytes.Clone(r.Value)
+	default: // an intent or a doubt
+		c.State, c.Note = receiver.StateInDoubt, bytes.Clone(r.Value)
 	}
 	if len(a.Fingerprint) > 0 {
 		at := len(buf)
@@ -185,83 +267,182 @@ func until(expires, now int64, wall time.Time) time.Time {
 
 // Complete implements receiver.Store. A claim that can't be completed even without its result is an orphan: nobody
 // may run the work again, and nobody can be told the result, until the store is reopened.
-func (b backend) Complete(_ context.Context, key []byte, token uint64, res receiver.Result) (time.Time, error) {
+func (b backend) Complete(ctx context.Context, key []byte, token uint64, res receiver.Result) (time.Time, error) {
+	all := []receiver.Completion{{Key: key, Token: token, Result: res}}
+	end := b.CompleteAll(ctx, all)[0]
+	return end.Until, end.Err
+}
+
+// CompleteAll implements receiver.Batcher. Each completion is a transaction of its own; all are in the log's queue
+// before the first is waited for, and so share a sync.
+func (b backend) CompleteAll(_ context.Context, all []receiver.Completion) []receiver.Completed {
 	s := b.s
-	n, err := s.name(record.ReceiverRecords, key)
-	if err != nil {
-		return time.Time{}, err
+	ends := make([]receiver.Completed, len(all))
+	open := make([]completing, len(all))
+	for i := range all {
+		n, err := s.name(record.ReceiverRecords, all[i].Key)
+		if err != nil {
+			ends[i].Err = err
+			continue
+		}
+		l := s.leases.completing(n, all[i].Token)
+		if l == nil {
+			ends[i].Until, ends[i].Err = b.completed(n, all[i].Token)
+			continue
+		}
+		open[i] = completing{l: l, res: all[i].Result}
+		o := &open[i]
+		if o.err = b.outcome(o); o.err != nil || len(o.changes) == 0 {
+			continue
+		}
+		o.commit, o.err = s.stage(o.size, l.reserved, o.changes, nil)
+		o.letGo(s)
 	}
-	l := s.leases.completing(n, token)
-	if l == nil {
-		return b.completed(n, token)
+	for i := range open {
+		if o := &open[i]; o.l != nil {
+			if o.commit != nil {
+				o.l.reserved = 0
+				o.err = s.settle(o.commit, o.changes)
+			}
+			ends[i].Until, ends[i].Err = b.ended(o)
+		}
 	}
-	expires, err := b.record(n, l, res)
+	return ends
+}
+
+// completing is a claim whose result is being recorded.
+type completing struct {
+	l       *lease
+	res     receiver.Result
+	changes []change // whose keys are held
+	size    int
+	expires int64
+	last    bool // there is nothing less to be recorded
+	commit  *wal.Commit
+	err     error
+}
+
+// letGo releases the keys of the changes.
+func (o *completing) letGo(s *Store) {
+	for _, ch := range o.changes {
+		s.claims.release(ch.claim, o.commit != nil)
+	}
+}
+
+// ended ends the lease, or lets it run on when nothing was recorded.
+func (b backend) ended(o *completing) (time.Time, error) {
+	s, l := b.s, o.l
 	switch {
-	case err == nil:
+	case o.err == nil:
 		s.endLease(l)
-	case res.Kind == receiver.KindGone:
+	case o.res.Kind == receiver.KindGone || o.res.Kind == receiver.KindDoubt || o.last:
 		s.leases.orphan(l)
 	default:
 		s.leases.running(l)
-		return time.Time{}, err
+		return time.Time{}, o.err
 	}
-	s.gate.leave(uint64(n.hash))
-	if err != nil {
-		return time.Time{}, err
+	s.gate.leave(uint64(l.hash))
+	if o.err != nil {
+		return time.Time{}, o.err
 	}
 	now, wall := s.clock.both()
-	return until(expires, now, wall), nil
+	return until(o.expires, now, wall), nil
 }
 
-// record commits the result of a lease and returns when it expires.
-func (b backend) record(n name, l *lease, res receiver.Result) (expires int64, err error) {
-	s := b.s
-	ms, err := s.opts.ttlMillis(res.TTL)
+// outcome finds the changes that a result makes, and holds their keys.
+func (b backend) outcome(o *completing) (err error) {
+	s, l := b.s, o.l
+	o.expires = record.Forever
+	defer func() {
+		if err != nil {
+			o.letGo(s)
+			o.changes = nil
+		}
+	}()
+	known := l.intent || l.doubt // there is a record of the key
+	switch o.res.Kind {
+	case receiver.KindDoubt:
+		if !known {
+			err = o.add(s, record.Record{Kind: record.Doubt, Expires: record.Forever, Attrs: l.attrs(0, "")}, 0)
+		}
+		return err
+	case receiver.KindNot:
+		if known {
+			err = o.add(s, tombstone(record.Result, 0, nil), 0)
+		}
+		return err
+	}
+	ms, err := s.opts.ttlMillis(o.res.TTL)
 	if err != nil {
-		return 0, err
+		return err
 	}
-	if res.ResultTTL != 0 {
-		return 0, fmt.Errorf("oncelog: results with a TTL of their own: %w", errors.ErrUnsupported)
+	r, err := l.result(&o.res, ms)
+	if err != nil {
+		return err
 	}
-	attrs := record.Attributes{Token: l.token}
+	if err := s.opts.checkValue(r.Value); err != nil {
+		return err
+	}
+	kept := true // a number of a sequence whose result says nothing is in the mark alone
+	if l.mark != nil {
+		empty := r.Kind == record.Result && len(r.Value) == 0 && len(l.fingerprint) == 0
+		if kept, err = s.advance(o, empty, ms); err != nil {
+			return err
+		}
+	}
+	switch {
+	case kept:
+		return o.add(s, r, ms)
+	case known:
+		return o.add(s, tombstone(record.Result, 0, nil), 0)
+	}
+	return nil
+}
+
+// add adds a change of the claim's own key: a record that lives for a TTL in milliseconds, unless it does not expire.
+func (o *completing) add(s *Store, r record.Record, ttl int64) error {
+	c, err := s.holdCurrent(o.l.name)
+	if err != nil {
+		return err
+	}
+	r.Receiver, r.Key, r.At = true, o.l.key, s.clock.millis()
+	if r.Expires != record.Forever {
+		r.Expires = addMillis(r.At, ttl)
+		o.expires = r.Expires
+	}
+	o.changes = append(o.changes, change{c, r})
+	o.size += record.MaxSize(len(r.Key), len(r.Value), len(r.Attrs))
+	return nil
+}
+
+// attrs are the attributes of a record of the lease.
+func (l *lease) attrs(resultTTL int64, code string) []byte {
+	attrs := record.Attributes{Token: l.token, ResultTTL: resultTTL, Code: []byte(code)}
 	if len(l.fingerprint) > 0 {
 		attrs.Algorithm, attrs.Fingerprint = l.fingerprint[0], l.fingerprint[1:]
 	}
-	r := record.Record{Receiver: true, Key: n.key}
+	return record.AppendAttributes(make([]byte, 0, maxClaimAttrs+len(code)), &attrs)
+}
+
+// result is the record of a result that is kept for a TTL in milliseconds.
+func (l *lease) result(res *receiver.Result, ttl int64) (r record.Record, err error) {
+	resultTTL, code := int64(0), ""
 	switch res.Kind {
 	case receiver.KindValue:
 		r.Kind, r.Value = record.Result, res.Value
+		// Rounded up as TTLs are. One that is not shorter than the key's says nothing.
+		if ms := int64((res.ResultTTL + time.Millisecond - 1) / time.Millisecond); ms < ttl {
+			resultTTL = ms
+		}
 	case receiver.KindFailure:
-		r.Kind, r.Value, attrs.Code = record.Failure, []byte(res.Message), []byte(res.Code)
+		r.Kind, r.Value, code = record.Failure, []byte(res.Message), res.Code
 	case receiver.KindGone:
 		r.Kind = record.Gone
 	default:
-		return 0, fmt.Errorf("oncelog: a result of kind %d: %w", res.Kind, errors.ErrUnsupported)
+		return r, fmt.Errorf("oncelog: a result of kind %d: %w", res.Kind, errors.ErrUnsupported)
 	}
-	if err := s.opts.checkValue(r.Value); err != nil {
-		return 0, err
-	}
-	var room [maxClaimAttrs]byte
-	r.Attrs = record.AppendAttributes(room[:0], &attrs)
-
-	c, v := s.claims.hold(n, nil)
-	if v.commit == nil {
-		if _, _, err := s.current(c); err != nil {
-			s.claims.release(c, false)
-			return 0, err
-		}
-	}
-	r.At = s.clock.millis()
-	r.Expires = addMillis(r.At, ms)
-	changes := []change{{c, r}}
-	size := record.MaxSize(len(r.Key), len(r.Value), len(r.Attrs))
-	commit, err := s.stage(size, l.reserved, changes)
-	s.claims.release(c, err == nil)
-	if err != nil {
-		return 0, err
-	}
-	l.reserved = 0
-	return r.Expires, s.settle(commit, changes)
+	r.Attrs = l.attrs(resultTTL, code)
+	return r, nil
 }
 
 // completed answers a Complete whose claim is over: it may have been this very one, whose answer was lost.
@@ -292,9 +473,12 @@ func (b backend) Release(_ context.Context, key []byte, token uint64) error {
 	if l == nil {
 		return receiver.ErrStaleToken
 	}
+	if l.intent {
+		_, err = s.remove(n) // should it fail, the key is in doubt
+	}
 	s.endLease(l)
 	s.gate.leave(uint64(n.hash))
-	return nil
+	return err
 }
 
 // Inspect implements receiver.Inspector.
@@ -310,13 +494,33 @@ func (b backend) Inspect(_ context.Context, key []byte) (receiver.Claim, error) 
 	defer s.gate.leave(uint64(n.hash))
 	// A lease ends after its record is visible, so in this order one of the two is found.
 	held, isHeld := s.leases.inspect(n)
-	if c, ok, err := s.recorded(n, nil); ok || err != nil {
+	c, ok, err := s.recorded(n, nil)
+	switch {
+	case err != nil || ok && c.State == receiver.StateDone:
 		return c, err
-	}
-	if isHeld {
+	case isHeld:
 		return held, nil
+	case ok:
+		return c, nil
 	}
 	return receiver.Claim{State: receiver.StateAbsent}, nil
+}
+
+// Doubts implements receiver.Inspector.
+func (b backend) Doubts(_ context.Context) iter.Seq2[[]byte, error] {
+	s := b.s
+	return func(yield func([]byte, error) bool) {
+		for _, key := range s.doubts.keys() {
+			n, err := s.name(record.ReceiverRecords, []byte(key))
+			if err != nil {
+				yield(nil, err)
+				return
+			}
+			if _, running := s.leases.inspect(n); !running && !yield(n.key, nil) {
+				return
+			}
+		}
+	}
 }
 
 // Forget implements receiver.Inspector.
@@ -330,6 +534,9 @@ func (b backend) Forget(_ context.Context, key []byte) error {
 		return ErrClosed
 	}
 	defer s.gate.leave(uint64(n.hash))
+	if s.opts.ReadOnly {
+		return ErrReadOnly
+	}
 	l, _, err := s.leases.take(n, nil)
 	if err != nil {
 		return err

@@ -67,6 +67,7 @@ type version struct {
 	size    int32 // of the value
 	kind    record.Kind
 	body    []byte // value and attributes, in the payload
+	written int64  // the store's time
 	expires int64
 }
 
@@ -297,6 +298,7 @@ func (s *Store) publishAll() (through uint64, err error) {
 		}
 		sh.mu.Unlock()
 	}
+	s.publishOutboxThrough(through)
 	return through, err
 }
 

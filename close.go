@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"sync"
 	"sync/atomic"
+
+	"github.com/oncelog/oncelog/receiver"
 )
 
 // closing is the state of a store's end.
@@ -26,9 +28,13 @@ func (s *Store) Close() error { return s.Shutdown(context.Background()) }
 // Shutdown is Close that stops waiting when ctx ends. Its error then wraps ctx's, and the store goes on closing in
 // the background as soon as the last call has left; a later Close or Shutdown waits for that.
 func (s *Store) Shutdown(ctx context.Context) error {
+	if receiver.Inside() {
+		return errInside
+	}
 	c := &s.closing
 	c.once.Do(func() {
 		s.gate.shut.Store(true) // now, not when the goroutine gets to run
+		s.outbox.end()
 		go func() {
 			s.gate.close()
 			c.err = s.endHousekeeping()

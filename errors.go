@@ -3,6 +3,7 @@ package oncelog
 import (
 	"errors"
 
+	"github.com/oncelog/oncelog/receiver"
 	"github.com/oncelog/oncelog/wal"
 )
 
@@ -35,7 +36,9 @@ var (
 	// ErrForeign: the directory is not a store, or not this user's, and was left alone.
 	ErrForeign = errors.New("oncelog: not a directory for this store")
 	// ErrTxDone: a transaction was used after its function had returned.
-	ErrTxDone = errors.New("oncelog: transaction is over")
+	ErrTxDone = receiver.ErrTxDone
+	// ErrReentrant: the call would wait for itself: a transaction inside the fn of a DoTx.
+	ErrReentrant = receiver.ErrReentrant
 )
 
 // CorruptError says where damage is: file, offset and reason.

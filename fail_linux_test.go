@@ -119,7 +119,7 @@ func TestPromise3EveryAnswerThatSawTheFailedCommit(t *testing.T) {
 	_, _, err = s.current(c)
 	require.NoError(t, err)
 	ch := []change{{c, recordFor("k", "v")}}
-	commit, err := s.stage(100, 0, ch)
+	commit, err := s.stage(100, 0, ch, nil)
 	require.NoError(t, err)
 	s.claims.release(c, true)
 

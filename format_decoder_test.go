@@ -2,6 +2,7 @@ package oncelog_test
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -56,6 +57,7 @@ type docStore struct {
 	front    uint64                 // the first segment that is there
 	leaving  uint64                 // the last one whose directory is there and its file is not
 	kinds    map[byte]int           // first bytes of all frames of the log's own, and how often
+	topics   map[string]*docTopic
 }
 
 type docSegment struct {
@@ -140,7 +142,7 @@ func docDecode(dir string) (*docStore, error) {
 		case !whole:
 			seg.header = announced
 			s.segments = append(s.segments, seg)
-			return s, s.judgeEnd(dir, 0, false, numbers[i+1:])
+			return s, cmp.Or(s.judgeEnd(dir, 0, false, numbers[i+1:]), s.judgeTopics())
 		case header.id != id, header.segment != number, (i > 0 || number == 1) && header.first != announced.first,
 			i > 0 && header.nonce != announced.nonce:
 			return nil, fmt.Errorf("%w: %s: header says otherwise", errDocDamage, seg.path)
@@ -168,7 +170,7 @@ func docDecode(dir string) (*docStore, error) {
 		}
 		s.segments = append(s.segments, seg)
 		if seal == nil {
-			return s, s.judgeEnd(dir, end, true, numbers[i+1:])
+			return s, cmp.Or(s.judgeEnd(dir, end, true, numbers[i+1:]), s.judgeTopics())
 		}
 		announced = docHeader{
 			id:      id,
@@ -326,11 +328,76 @@ func (s *docStore) take(seg *docSegment, f docFrame) error {
 		if kind == docTombstone {
 			kind = r.value[0]
 		}
+		if kind >= docOutgoing && kind <= docParked {
+			if err := s.takeMessage(r, kind); err != nil {
+				return err
+			}
+			continue
+		}
 		place := docPlace{docKeyspace(kind, r.receiver), string(r.key)}
 		if r.kind == docTombstone {
 			delete(s.live, place)
 		} else {
 			s.live[place] = r
+		}
+	}
+	return nil
+}
+
+// docTopic is a topic of the outbox.
+type docTopic struct {
+	sent             uint64
+	outgoing, parked map[uint64]docRecord
+}
+
+func (s *docStore) judgeTopics() error {
+	for name, t := range s.topics {
+		if !t.complete() {
+			return fmt.Errorf("%w: a message of topic %q is missing", errDocDamage, name)
+		}
+	}
+	return nil
+}
+
+// complete reports whether no message is missing between those handed on and the newest.
+func (t *docTopic) complete() bool {
+	last := t.sent
+	for n := range t.outgoing {
+		last = max(last, n)
+	}
+	return uint64(len(t.outgoing)) == last-t.sent
+}
+
+// takeMessage replays a record of the outbox, or the tombstone of one.
+func (s *docStore) takeMessage(r docRecord, kind byte) error {
+	ordinal, _ := binary.Uvarint(r.attributes[5])
+	if ordinal == 0 || r.receiver || r.kind == docTombstone && kind != docParked {
+		return fmt.Errorf("%w: message", errDocTooNew)
+	}
+	t := s.topics[string(r.key)]
+	if t == nil {
+		t = &docTopic{outgoing: map[uint64]docRecord{}, parked: map[uint64]docRecord{}}
+		if s.topics == nil {
+			s.topics = map[string]*docTopic{}
+		}
+		s.topics[string(r.key)] = t
+	}
+	switch r.kind {
+	case docTombstone:
+		delete(t.parked, ordinal)
+	case docParked:
+		delete(t.outgoing, ordinal)
+		t.parked[ordinal] = r
+	case docSent:
+		t.sent = max(t.sent, ordinal)
+		for n := range t.outgoing {
+			if n <= t.sent {
+				delete(t.outgoing, n)
+			}
+		}
+	case docOutgoing:
+		if ordinal > t.sent {
+			t.outgoing[ordinal] = r
 		}
 	}
 	return nil
@@ -392,11 +459,11 @@ func (h docHeader) record(b []byte) (r docRecord, n int, err error) {
 	}
 	expires := r.kind >= docResult && r.kind <= docGone
 	switch {
-	case r.kind == 0 || r.kind > docTombstone || r.kind >= docOutgoing && r.kind <= docParked:
+	case r.kind == 0 || r.kind > docTombstone:
 		return r, 0, fmt.Errorf("%w: kind %d", errDocTooNew, r.kind)
 	case hasTTL && !expires:
 		return r, 0, fmt.Errorf("%w: TTL on kind %d", errDocTooNew, r.kind)
-	case r.kind == docTombstone && (len(r.value) != 1 || r.value[0] < docResult || r.value[0] > docMark):
+	case r.kind == docTombstone && (len(r.value) != 1 || r.value[0] < docResult || r.value[0] > docParked):
 		return r, 0, fmt.Errorf("%w: tombstone of %x", errDocTooNew, r.value)
 	}
 	if expires && hasTTL && r.ttl != 0 {

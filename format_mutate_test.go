@@ -308,6 +308,7 @@ func docChecked(b []byte) []byte { return binary.LittleEndian.AppendUint32(b, ui
 func TestReadersOfWhatNoStoreWritesYet(t *testing.T) {
 	const base = 1_700_000_000_000
 	record := func(head byte, value string) []byte { return docRecordBytes(head, 5, 0, "k", value, "") }
+	message := func(head byte, value, a string) []byte { return docRecordBytes(head|0x80, 5, 0, "topic", value, a) }
 	attributes := func(a string) []byte { return docRecordBytes(0x81, 5, 0, "k", "v", a) }
 	dropThrough := func(segment uint64, time int64) []byte {
 		return binary.LittleEndian.AppendUint64(binary.LittleEndian.AppendUint64([]byte{28}, segment), uint64(time))
@@ -327,9 +328,19 @@ func TestReadersOfWhatNoStoreWritesYet(t *testing.T) {
 		"result and its tombstone":  {append(record(1, "v"), record(11, "\x01")...), "torn"},
 		"result, another tombstone": {append(record(1, "v"), record(11, "\x06")...), "torn"},
 		"kind 0":                    {record(0, "v"), "too new"},
-		"kind 8":                    {record(8, "v"), "too new"},
-		"kind 9":                    {record(9, ""), "too new"},
-		"kind 10":                   {record(10, "v"), "too new"},
+		"message":                   {message(8, "v", "\x05\x01\x01\x06\x01k"), "torn"},
+		"message, receiver's":       {message(0x48, "v", "\x05\x01\x01\x06\x01k"), "too new"},
+		"message without ordinal":   {message(8, "v", "\x06\x01k"), "too new"},
+		"message that was sent":     {append(message(9, "", "\x05\x01\x07"), message(8, "v", "\x05\x01\x07")...), "torn"},
+		"message and its copy":      {append(message(8, "v", "\x05\x01\x01\x06\x01k"), message(8, "w", "\x05\x01\x01\x06\x01k")...), "torn"},
+		"message, the one before":   {message(8, "v", "\x05\x01\x02\x06\x01k"), "damage"},
+		"sent":                      {message(9, "", "\x05\x01\x07"), "torn"},
+		"sent without ordinal":      {record(9, ""), "too new"},
+		"parked":                    {message(10, "v", "\x04\x02no\x05\x01\x02\x06\x01k"), "torn"},
+		"parked, and its tombstone": {append(message(10, "v", "\x05\x01\x02"), message(11, "\x0a", "\x05\x01\x02")...), "torn"},
+		"tombstone of a message":    {message(11, "\x08", "\x05\x01\x02"), "too new"},
+		"tombstone of a sent":       {message(11, "\x09", "\x05\x01\x02"), "too new"},
+		"tombstone of no parked":    {message(11, "\x0a", "\x05\x01\x09"), "torn"},
 		"kind 12":                   {record(12, "v"), "too new"},
 		"kind 29 behind another":    {append(record(1, "v"), record(29, "v")...), "too new"},
 		"kind 31":                   {record(31, "v"), "too new"},

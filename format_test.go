@@ -1,6 +1,7 @@
 package oncelog_test
 
 import (
+	"context"
 	"encoding/binary"
 	"encoding/hex"
 	"errors"
@@ -10,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -17,6 +19,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/oncelog/oncelog"
+	"github.com/oncelog/oncelog/receiver"
 )
 
 // docClock is a store's clock, in milliseconds since 1970.
@@ -33,6 +36,7 @@ type docHistory struct {
 	store                 *oncelog.Store
 	keys, states, sources map[string]bool
 	lastSeq               map[string]uint64
+	relayed               int
 }
 
 func newDocHistory(t testing.TB, seed uint64) *docHistory {
@@ -107,7 +111,18 @@ func (h *docHistory) ttl() time.Duration {
 func (h *docHistory) step() {
 	t, r := h.t, h.random
 	h.clock.Add(int64(r.IntN(3000)))
-	switch r.IntN(10) {
+	switch r.IntN(11) {
+	case 10:
+		if h.relayed++; h.relayed%8 == 0 {
+			h.relay()
+			return
+		}
+		require.NoError(t, h.store.Update(func(tx *oncelog.Tx) error {
+			for range 1 + r.IntN(8) {
+				require.NoError(t, tx.Emit(fmt.Sprint("topic ", r.IntN(3)), h.value()))
+			}
+			return nil
+		}))
 	case 0:
 		_, err := h.store.Delete(h.name(h.keys, "key"))
 		require.NoError(t, err)
@@ -197,6 +212,16 @@ func (h *docHistory) contents(s *oncelog.Store) map[string]string {
 			found["mark "+source] = fmt.Sprint(seq)
 		}
 	}
+	box, err := s.Receiver(nil)
+	require.NoError(t, err)
+	for m, err := range box.Outgoing(t.Context()) {
+		require.NoError(t, err)
+		found[fmt.Sprint("message ", m.Topic, " ", m.Ordinal)] = fmt.Sprintf("%s %x %d", m.Key, m.Payload, m.Emitted.UnixMilli())
+	}
+	for m, err := range box.Parked(t.Context()) {
+		require.NoError(t, err)
+		found[fmt.Sprint("parked ", m.Topic, " ", m.Ordinal)] = fmt.Sprintf("%s %x %s", m.Key, m.Payload, m.Reason)
+	}
 	return found
 }
 
@@ -249,7 +274,48 @@ func (h *docHistory) decoded(d *docStore) map[string]string {
 			found["mark "+key] = fmt.Sprint(r.mark.number)
 		}
 	}
+	for topic, t := range d.topics {
+		for n, r := range t.outgoing {
+			found[fmt.Sprint("message ", topic, " ", n)] = fmt.Sprintf("%s %x %d", r.attributes[6], r.value, r.time)
+		}
+		for n, r := range t.parked {
+			found[fmt.Sprint("parked ", topic, " ", n)] = fmt.Sprintf("%s %x %s", r.attributes[6], r.value, r.attributes[4])
+		}
+	}
 	return found
+}
+
+// relay hands some messages on, and parks some.
+func (h *docHistory) relay() {
+	box, err := h.store.Receiver(nil)
+	require.NoError(h.t, err)
+	ctx, stop := context.WithCancel(h.t.Context())
+	var mu sync.Mutex
+	left := h.random.IntN(6)
+	for range box.Outgoing(ctx) {
+		err := box.Relay(ctx, func(_ context.Context, m receiver.Message) error {
+			mu.Lock()
+			defer mu.Unlock()
+			if left--; left < 0 {
+				stop()
+				return errors.New("no more for now")
+			}
+			if m.Ordinal%3 == 0 {
+				return receiver.Permanent(errors.New("refused"))
+			}
+			return nil
+		})
+		require.ErrorIs(h.t, err, context.Canceled)
+		break
+	}
+	stop()
+	for m, err := range box.Parked(h.t.Context()) {
+		require.NoError(h.t, err)
+		if h.random.IntN(4) == 0 {
+			require.NoError(h.t, box.Unpark(h.t.Context(), m.Topic, m.Ordinal))
+		}
+		break
+	}
 }
 
 // sessions writes a store in as many openings, each with a TTL of its own, and leaves the last one open.

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/oncelog/oncelog/compaction"
+	"github.com/oncelog/oncelog/receiver"
 	"github.com/oncelog/oncelog/snapshot"
 	"github.com/oncelog/oncelog/wal"
 )
@@ -142,6 +143,9 @@ func (s *Store) Compact() error {
 	if s.opts.ReadOnly {
 		return ErrReadOnly
 	}
+	if receiver.Inside() {
+		return errInside // it would wait for a key that the transaction holds
+	}
 	if !s.gate.enter(0) {
 		return ErrClosed
 	}
@@ -235,6 +239,7 @@ func (s *Store) sweepDue() bool {
 // sweep takes what is dead out of the index. Called with round held.
 func (s *Store) sweep() error {
 	dropped := s.log.Dropped()
+	s.scopes.expire(s.clock.millis())
 	s.records.Add(-s.keys.Sweep(s.dead.has))
 	for _, n := range s.slotsThrough(dropped) {
 		s.dead.remove(n)

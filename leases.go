@@ -25,15 +25,19 @@ type leaseShard struct {
 	_  [40]byte // a cache line each
 }
 
-// lease is one running piece of work. Its fields are guarded by the shard's lock, except that whoever has brought it
-// to the state ending owns it.
+// lease is one running piece of work. Its fields are guarded by the shard's lock, except that whoever is asking, or has
+// brought it to the state ending, owns it.
 type lease struct {
 	name
 	state       leaseState
 	token       uint64
 	fingerprint []byte
 	reserved    int64
-	changed     chan struct{} // made when somebody asks for it, closed when the lease ends
+	mark        *receiver.Mark // the key is a number of a sequence
+	intent      bool           // an intent is recorded
+	doubt       bool           // the key was in doubt when it was claimed
+	quota       bool           // it counts in its scope's account
+	changed     chan struct{}  // made when somebody asks for it, closed when the lease ends
 }
 
 type leaseState byte
@@ -86,14 +90,6 @@ func (t *leases) inspect(n name) (receiver.Claim, bool) {
 	return l.inFlight(), true
 }
 
-// grant makes a lease that was asked for one that runs.
-func (t *leases) grant(l *lease, token uint64, reserved int64) {
-	sh := t.shard(l.name)
-	sh.mu.Lock()
-	defer sh.mu.Unlock()
-	l.state, l.token, l.reserved = leaseRunning, token, reserved
-}
-
 // completing gives the running lease with this token to the caller, who ends it, makes it an orphan, or lets it run
 // on. nil = there is none, or somebody else is at it.
 func (t *leases) completing(n name, token uint64) *lease {
@@ -128,6 +124,9 @@ func (s *Store) endLease(l *lease) {
 	sh.mu.Unlock()
 	if l.reserved > 0 {
 		s.log.Unreserve(l.reserved)
+	}
+	if l.quota {
+		s.scopes.unclaim(l.key)
 	}
 	if changed != nil {
 		close(changed)

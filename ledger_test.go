@@ -40,11 +40,14 @@ func requireRecountedNow(t require.TestingT, s *Store) {
 	s.cut.Unlock()
 	require.NoError(t, err)
 	want := compaction.NewLedger()
-	type place struct {
+	type name struct {
 		space record.Space
 		key   string
 	}
-	latest := map[place]compaction.Entry{}
+	latest := map[name]compaction.Entry{}
+	var box outbox
+	var counts scopes
+	counts.shift = s.scopes.shift
 	dropped := s.log.Dropped()
 	numbers := map[uint64]bool{}
 	require.NoError(t, s.log.Verify(func(f wal.Frame) error {
@@ -54,7 +57,13 @@ func requireRecountedNow(t require.TestingT, s *Store) {
 		}
 		numbers[n] = true
 		return eachRecord(f, func(r record.Record, size int, off int64) error {
-			at := place{r.Space(), string(r.Key)}
+			at := name{r.Space(), string(r.Key)}
+			if r.Space() == record.Outbox {
+				a, err := r.Attributes()
+				require.NoError(t, err)
+				box.apply(want, r.Kind, string(r.Key), a.Ordinal, place{entry: compaction.EntryOf(n, record.Outbox, record.Forever, size), loc: 1})
+				return nil
+			}
 			var was *compaction.Entry
 			if e, ok := latest[at]; ok {
 				was = &e
@@ -62,11 +71,17 @@ func requireRecountedNow(t require.TestingT, s *Store) {
 			if r.Kind == record.Tombstone {
 				want.Buried(was, n, size)
 				delete(latest, at)
+				if r.Space() == record.ReceiverRecords {
+					counts.change(r.Key, was, nil)
+				}
 				return nil
 			}
 			now := compaction.EntryOf(n, r.Space(), r.Expires, size)
 			want.Change(was, &now)
 			latest[at] = now
+			if r.Space() == record.ReceiverRecords {
+				counts.change(r.Key, was, &now)
+			}
 			return nil
 		})
 	}))
@@ -76,6 +91,17 @@ func requireRecountedNow(t require.TestingT, s *Store) {
 		live, dead := s.ledger.Bytes(n, now)
 		require.Equal(t, []int64{wantLive, wantDead}, []int64{live, dead}, "segment %d", n)
 	}
+	counts.expire(now)
+	s.scopes.expire(now)
+	for id, sc := range s.scopes.m {
+		wanted := counts.m[id]
+		require.NotNil(t, wanted, "scope %x", id)
+		require.Equal(t, []int64{wanted.keys, wanted.bytes}, []int64{sc.keys, sc.bytes}, "scope %x", id)
+	}
+	require.Len(t, s.scopes.m, len(counts.m))
+	waiting, parked := box.counts()
+	gotWaiting, gotParked := s.outbox.counts()
+	require.Equal(t, []int{waiting, parked}, []int{gotWaiting, gotParked}, "messages")
 	wantKeys, wantBytes := want.Total(now)
 	keys, bytes := s.ledger.Total(now)
 	require.Equal(t, []int64{wantKeys, wantBytes}, []int64{keys, bytes})

@@ -2,6 +2,7 @@ package oncelog
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 
 	"github.com/oncelog/oncelog/index"
@@ -30,6 +31,9 @@ func (s *Store) copySegment(number uint64) error {
 				return nil
 			}
 			loc := index.At(seg.Slot(), off)
+			if r.Space() == record.Outbox {
+				return m.addLetter(r, loc, size)
+			}
 			n := name{space: r.Space(), hash: s.keys.Hash(byte(r.Space()), r.Key), key: r.Key}
 			if at, _ := s.keys.Lookup(n.hash, byte(n.space), n.key); at != loc {
 				return nil
@@ -43,7 +47,7 @@ func (s *Store) copySegment(number uint64) error {
 	}
 	for _, one := range m.busy {
 		if err == nil {
-			err = m.move([]moving{one}, true)
+			err = m.move([]moving{one}, nil, one.size+record.MaxHead, true)
 		}
 	}
 	return err
@@ -58,37 +62,61 @@ type moving struct {
 
 // mover copies records in transactions of some size.
 type mover struct {
-	s     *Store
-	batch []moving
-	size  int
-	busy  []moving // somebody held their keys
+	s       *Store
+	batch   []moving
+	letters []letter
+	size    int
+	busy    []moving // somebody held their keys
 }
 
 func (m *mover) add(one moving) error {
-	if m.size+one.size > moveBytes && len(m.batch) > 0 {
+	if err := m.grow(one.size + record.MaxHead); err != nil {
+		return err
+	}
+	m.batch = append(m.batch, one)
+	return nil
+}
+
+// addLetter adds a record of the outbox, if it is alive. Nobody holds it: that it is alive still is made sure of when
+// its copy is staged.
+func (m *mover) addLetter(r record.Record, loc index.Location, size int) error {
+	a, err := r.Attributes()
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrCorrupt, err)
+	}
+	if !m.s.outbox.holds(r.Kind, string(r.Key), a.Ordinal, loc) {
+		return nil
+	}
+	if err := m.grow(size + record.MaxHead); err != nil {
+		return err
+	}
+	r.Key, r.Value = bytes.Clone(r.Key), bytes.Clone(r.Value)
+	a.MessageKey, a.Code = bytes.Clone(a.MessageKey), bytes.Clone(a.Code)
+	m.letters = append(m.letters, letter{record: r, attrs: a, moved: loc})
+	return nil
+}
+
+// grow makes room for so many bytes.
+func (m *mover) grow(size int) error {
+	if m.size > 0 && m.size+size > moveBytes {
 		if err := m.flush(); err != nil {
 			return err
 		}
 	}
-	m.batch = append(m.batch, one)
-	m.size += one.size + record.MaxHead
+	m.size += size
 	return nil
 }
 
 func (m *mover) flush() error {
-	err := m.move(m.batch, false)
-	m.batch, m.size = m.batch[:0], 0
+	err := m.move(m.batch, m.letters, m.size, false)
+	m.batch, m.letters, m.size = m.batch[:0], m.letters[:0], 0
 	return err
 }
 
 // move copies records in one transaction. It holds several keys at a time, as a transaction does; so that the two can't
 // wait for each other, it does not wait for a key, unless it is the only one.
-func (m *mover) move(batch []moving, wait bool) error {
+func (m *mover) move(batch []moving, letters []letter, size int, wait bool) error {
 	s := m.s
-	size := 0
-	for _, one := range batch {
-		size += one.size + record.MaxHead
-	}
 	if size == 0 {
 		return nil
 	}
@@ -124,11 +152,14 @@ func (m *mover) move(batch []moving, wait bool) error {
 		}
 		changes = append(changes, change{c, r})
 	}
-	if len(changes) == 0 {
+	if len(changes) == 0 && len(letters) == 0 {
 		return nil
 	}
-	commit, err := s.stage(size, 0, changes)
+	commit, err := s.stage(size, 0, changes, letters)
 	release(err == nil)
+	if errors.Is(err, errNothing) {
+		return nil
+	}
 	if err != nil {
 		return err
 	}
@@ -153,19 +184,20 @@ func (s *Store) moved(one moving, c *claim, v version) (r record.Record, ok bool
 	if err != nil || !ok || s.clock.millis() >= r.Expires {
 		return r, false, err
 	}
+	if r.Kind != record.Result || len(r.Attrs) == 0 {
+		return r, true, nil
+	}
 	// A record's time is not before its segment's base. One that is older is written as of then, with its expiry
 	// kept; what counts from its time is made shorter by as much.
-	if late := s.base.At - r.At; late > 0 && len(r.Attrs) > 0 {
-		a, err := r.Attributes()
-		if err != nil {
-			return r, false, fmt.Errorf("%w: %w", ErrCorrupt, err)
+	a, err := r.Attributes()
+	if err != nil {
+		return r, false, fmt.Errorf("%w: %w", ErrCorrupt, err)
+	}
+	if a.ResultTTL > 0 {
+		if a.ResultTTL -= max(0, s.base.At-r.At); a.ResultTTL <= 0 || s.clock.millis() >= addMillis(max(r.At, s.base.At), a.ResultTTL) {
+			a.ResultTTL, r.Kind, r.Value = 0, record.Gone, nil // the result's time is over
 		}
-		if a.ResultTTL > 0 {
-			if a.ResultTTL -= late; a.ResultTTL <= 0 {
-				a.ResultTTL, r.Kind, r.Value = 0, record.Gone, nil
-			}
-			r.Attrs = record.AppendAttributes(nil, &a)
-		}
+		r.Attrs = record.AppendAttributes(nil, &a)
 	}
 	return r, true, nil
 }

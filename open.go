@@ -30,6 +30,9 @@ type Store struct {
 	claims  claims
 	leases  leases
 	tokens  tokens
+	outbox  outbox
+	doubts  doubts
+	scopes  scopes
 	gate    *gate
 	records atomic.Int64 // keys in the index that Stats counts, expired ones included
 	ledger  *compaction.Ledger

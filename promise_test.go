@@ -70,7 +70,7 @@ func TestPromise6LookupsWaitForNoCommit(t *testing.T) {
 	_, _, err = s.current(c)
 	require.NoError(t, err)
 	ch := []change{{c, recordFor("k", "v")}}
-	commit, err := s.stage(100, 0, ch) // in the queue, and its leader is this test
+	commit, err := s.stage(100, 0, ch, nil) // in the queue, and its leader is this test
 	require.NoError(t, err)
 	s.claims.release(c, true)
 

@@ -106,8 +106,18 @@ func TestReceiverOfAReadOnlyStore(t *testing.T) {
 	s, dir := fresh(t)
 	put(t, s, "k", "v")
 	require.NoError(t, s.Close())
-	_, err := open(t, dir, Options{ReadOnly: true}).Receiver(nil)
+	r := receiverOf(t, open(t, dir, Options{ReadOnly: true}))
+	st, err := r.Lookup(t.Context(), "k")
+	require.NoError(t, err)
+	require.Equal(t, receiver.StateAbsent, st.State)
+	_, err = r.Do(t.Context(), "k", func(context.Context) ([]byte, error) {
+		t.Error("fn ran")
+		return nil, nil
+	})
 	require.ErrorIs(t, err, ErrReadOnly)
+	require.ErrorIs(t, r.Forget(t.Context(), "k"), ErrReadOnly)
+	require.ErrorIs(t, r.ForgetSource(t.Context(), "s"), ErrReadOnly)
+	require.ErrorIs(t, r.Unpark(t.Context(), "t", 1), receiver.ErrNotParked)
 }
 
 // Close waits for a running fn and what it records; who comes meanwhile is turned away.

@@ -3,7 +3,6 @@ package oncelog
 import (
 	"bytes"
 	"errors"
-	"fmt"
 
 	"github.com/oncelog/oncelog/compaction"
 	"github.com/oncelog/oncelog/index"
@@ -26,13 +25,29 @@ type replay struct {
 func (p *replay) frame(f wal.Frame) error {
 	p.newest = max(p.newest, f.Note) // the time at which segments were dropped: what had expired then must stay gone
 	return eachRecord(f, func(r record.Record, size int, off int64) error {
-		switch r.Space() {
-		case record.Outbox, record.ReceiverOutbox:
-			return fmt.Errorf("%w: %s at offset %d: outgoing messages", ErrTooNew, f.Segment.Path(), off)
-		}
 		p.newest = max(p.newest, r.At)
+		if r.Space() == record.Outbox {
+			return p.letter(f, r, size, off)
+		}
 		return p.record(f, r, size, off)
 	})
+}
+
+// letter takes a record of the outbox, which a snapshot shows exactly as of the transaction through which it counts.
+func (p *replay) letter(f wal.Frame, r record.Record, size int, off int64) error {
+	if f.Number <= p.counted {
+		return nil
+	}
+	a, err := r.Attributes()
+	if err != nil {
+		return recordError(f.Segment.Corrupt, f.Segment.Path(), off, err)
+	}
+	at := place{
+		loc:   index.At(f.Segment.Slot(), off),
+		entry: compaction.EntryOf(f.Segment.Number(), record.Outbox, record.Forever, size),
+	}
+	p.s.outbox.apply(p.s.ledger, r.Kind, string(r.Key), a.Ordinal, at)
+	return nil
 }
 
 func (p *replay) record(f wal.Frame, r record.Record, size int, off int64) error {
@@ -78,9 +93,11 @@ func (p *replay) record(f wal.Frame, r record.Record, size int, off int64) error
 	case !counting:
 	case r.Kind == record.Tombstone:
 		s.ledger.Buried(was, f.Segment.Number(), size)
+		s.noteKey(space, r.Key, r.Kind, was, nil)
 	default:
 		now := compaction.EntryOf(f.Segment.Number(), space, r.Expires, size)
 		s.ledger.Change(was, &now)
+		s.noteKey(space, r.Key, r.Kind, was, &now)
 	}
 	return nil
 }

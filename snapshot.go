@@ -1,6 +1,7 @@
 package oncelog
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"path/filepath"
@@ -8,6 +9,7 @@ import (
 
 	"github.com/oncelog/oncelog/compaction"
 	"github.com/oncelog/oncelog/index"
+	"github.com/oncelog/oncelog/receiver"
 	"github.com/oncelog/oncelog/snapshot"
 	"github.com/oncelog/oncelog/wal"
 )
@@ -38,6 +40,9 @@ func (s *Store) snapshotDue() bool {
 func (s *Store) Snapshot() error {
 	if s.opts.ReadOnly {
 		return ErrReadOnly
+	}
+	if receiver.Inside() {
+		return errInside // housekeeping may be waiting for a key that the transaction holds
 	}
 	if !s.gate.enter(0) {
 		return ErrClosed
@@ -77,13 +82,13 @@ func (s *Store) takeSnapshot() error {
 		s.cut.Lock()
 		m.Through, err = s.publishAll()
 		m.Keys = s.records.Load()
-		ledger := s.ledger.Append(nil)
+		accounts := s.appendAccounts(nil)
 		s.cut.Unlock()
 		if err != nil {
 			return m, fmt.Errorf("oncelog: no snapshot while the index is full: %w", err)
 		}
 		m.Time, m.Dropped, m.Totals = s.clock.millis(), s.log.Dropped(), s.totals()
-		if err := w.Ledger(ledger); err != nil {
+		if err := w.Accounts(accounts); err != nil {
 			return m, err
 		}
 		return m, s.log.Sync() // what the snapshot says must not be lost before it is
@@ -136,17 +141,49 @@ func (s *Store) loadSnapshot(path string) (*snapshot.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	b, err := f.Ledger()
+	b, err := f.Accounts()
 	if err != nil {
 		return nil, err
 	}
-	ledger, err := compaction.ParseLedger(b)
-	if err != nil {
+	if err := s.parseAccounts(b); err != nil {
 		return nil, fmt.Errorf("%w: %s: %w", snapshot.ErrBad, path, err)
 	}
-	s.keys, s.ledger = keys, ledger
+	s.keys = keys
 	s.records.Store(f.Meta.Keys)
 	return f, nil
+}
+
+// appendAccounts encodes what a snapshot holds besides the index: ledger, outbox, doubts and scopes, each behind its
+// length in 8 bytes little-endian. The caller has the cut.
+func (s *Store) appendAccounts(dst []byte) []byte {
+	for _, part := range []func([]byte) []byte{s.ledger.Append, s.outbox.append, s.doubts.append, s.scopes.append} {
+		at := len(dst)
+		dst = part(append(dst, make([]byte, 8)...))
+		binary.LittleEndian.PutUint64(dst[at:], uint64(len(dst)-at-8))
+	}
+	return dst
+}
+
+// parseAccounts is the inverse of appendAccounts.
+func (s *Store) parseAccounts(b []byte) (err error) {
+	ledger := func(b []byte) error {
+		s.ledger, err = compaction.ParseLedger(b)
+		return err
+	}
+	for _, part := range []func([]byte) error{ledger, s.outbox.parse, s.doubts.parse, s.scopes.parse} {
+		if len(b) < 8 || binary.LittleEndian.Uint64(b) > uint64(len(b)-8) {
+			return errParse
+		}
+		end := 8 + binary.LittleEndian.Uint64(b)
+		if err := part(b[8:end]); err != nil {
+			return err
+		}
+		b = b[end:]
+	}
+	if len(b) > 0 {
+		return errParse
+	}
+	return nil
 }
 
 // recover opens the log, from the newest snapshot that is of use on, or else from its beginning, and builds index and
@@ -159,6 +196,9 @@ func (s *Store) recover(dir string, wo wal.Options) error {
 	}
 	for _, path := range append(paths, "") {
 		s.keys, s.ledger = index.New(s.seed), compaction.NewLedger()
+		s.outbox.topics, s.doubts.m = nil, nil
+		s.doubts.n.Store(0)
+		s.scopes = scopes{shift: stepShift(defaultMillis(s.opts))}
 		s.records.Store(0)
 		r := replay{s: s, newest: noTime}
 		var from wal.Start
@@ -181,6 +221,9 @@ func (s *Store) recover(dir string, wo wal.Options) error {
 		}
 		if err != nil {
 			return err
+		}
+		if err := s.outbox.complete(); err != nil {
+			return errors.Join(&CorruptError{File: filepath.Join(dir, walName), Reason: err.Error()}, s.log.Close())
 		}
 		if f != nil {
 			s.house.snapshot.through = f.Through

@@ -14,6 +14,9 @@ type Stats struct {
 	DiskBytes  int64 // of log and last snapshot, prepared space included
 	LiveBytes  int64 // of the log, in records that are live
 	Segments   int   // of the log
+	Outgoing   int   // messages that wait to be handed on
+	Parked     int   // messages that were refused for good
+	Doubts     int   // keys in doubt, those included whose work is running under an intent
 
 	Commits   uint64        // transactions written since Open
 	Batches   uint64        // writes they took: Commits/Batches shared one sync
@@ -40,6 +43,8 @@ func (s *Store) Stats() Stats {
 		TxHeldMax: time.Duration(s.txHeldMax.Load()),
 		LogBytes:  t.Log, CopiedBytes: t.Copied, SnapshotBytes: t.Snapshots,
 	}
+	st.Outgoing, st.Parked = s.outbox.counts()
+	st.Doubts = int(s.doubts.n.Load())
 	if at := s.house.snapshotTime.Load(); at != 0 {
 		st.Snapshot = time.UnixMilli(at)
 	}

@@ -6,6 +6,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/oncelog/oncelog/receiver"
 	"github.com/oncelog/oncelog/record"
 	"github.com/oncelog/oncelog/wal"
 )
@@ -28,7 +29,11 @@ type Tx struct {
 	size    int   // of the changes, an upper bound
 	touched map[string]*touched
 	order   []*touched  // as they were touched
+	letters []letter    // messages, in the order in which they were emitted
 	saw     *wal.Commit // the newest commit among those whose staged data was seen
+	began   time.Time
+	staged  bool // it has its place in the log
+	ended   bool // the lock and the keys are given up
 }
 
 // touched is a key that the transaction holds.
@@ -51,6 +56,9 @@ func (s *Store) Update(fn func(tx *Tx) error) error {
 	if s.opts.ReadOnly {
 		return ErrReadOnly
 	}
+	if receiver.Inside() {
+		return errInside
+	}
 	if !s.gate.enter(0) {
 		return ErrClosed
 	}
@@ -58,20 +66,36 @@ func (s *Store) Update(fn func(tx *Tx) error) error {
 	s.txLock.Lock()
 	tx := s.newTx(false)
 	commit, changes, err := tx.run(fn)
-	switch {
-	case commit != nil:
+	if commit != nil {
 		return s.settle(commit, changes)
-	case tx.saw != nil:
-		if err := s.log.Await(tx.saw); err != nil {
-			return err
-		}
+	}
+	if err := tx.awaitSeen(); err != nil {
+		return err
 	}
 	return err
+}
+
+// errInside is the answer to a call inside the fn of a DoTx, on its goroutine, that would wait for a transaction lock:
+// for the call's own in the end, or for that of another store whose holder may be waiting for this one.
+var errInside = fmt.Errorf("%w: a transaction inside the fn of a DoTx; use its tx", ErrReentrant)
+
+// awaitSeen returns when the staged data that the transaction has seen is durable.
+func (tx *Tx) awaitSeen() error {
+	tx.mu.Lock()
+	saw := tx.saw
+	tx.mu.Unlock()
+	if saw == nil {
+		return nil
+	}
+	return tx.s.log.Await(saw)
 }
 
 // View runs fn with a transaction that sees durable data only and changes nothing: its writing methods return
 // ErrReadOnly. It runs under the transaction lock, like Update.
 func (s *Store) View(fn func(tx *Tx) error) error {
+	if receiver.Inside() {
+		return errInside
+	}
 	if !s.gate.enter(0) {
 		return ErrClosed
 	}
@@ -102,32 +126,31 @@ func (s *Store) lockDurable() {
 	}
 }
 
+// newTx begins a transaction. The caller has taken the transaction lock, which end gives up.
 func (s *Store) newTx(view bool) *Tx {
-	return &Tx{s: s, view: view, now: s.clock.millis(), touched: make(map[string]*touched)}
+	return &Tx{s: s, view: view, now: s.clock.millis(), touched: make(map[string]*touched), began: time.Now()}
 }
 
-// run calls fn and stages what it did. The caller has taken the transaction lock, which run gives up whatever fn
-// does, together with all that the transaction holds.
+// run calls fn and stages what it did, and ends the transaction whatever fn does.
 func (tx *Tx) run(fn func(tx *Tx) error) (commit *wal.Commit, changes []change, err error) {
-	s := tx.s
-	began := time.Now()
-	defer func() {
-		tx.mu.Lock()
-		tx.over = true
-		tx.mu.Unlock()
-		for _, t := range tx.order {
-			s.claims.release(t.claim, commit != nil && t.change != nil)
-		}
-		raise(&s.txHeldMax, int64(time.Since(began)))
-		s.txLock.Unlock()
-	}()
+	defer tx.end()
 	if err = fn(tx); err != nil {
 		return nil, nil, err
 	}
+	return tx.stage(0, 0, nil)
+}
+
+// stage makes what the transaction did one frame, together with more changes of the caller's, who holds their keys:
+// at most size bytes of payload, for which he has reserved some. There is no commit if nothing was changed.
+func (tx *Tx) stage(size int, reserved int64, more []change) (commit *wal.Commit, changes []change, err error) {
+	s := tx.s
 	tx.mu.Lock()
 	defer tx.mu.Unlock()
 	if tx.err != nil {
 		return nil, nil, tx.err
+	}
+	if size += tx.size; size > wal.MaxPayload {
+		return nil, nil, errTxTooLarge
 	}
 	at := s.clock.millis()
 	for _, t := range tx.order {
@@ -139,17 +162,36 @@ func (tx *Tx) run(fn func(tx *Tx) error) (commit *wal.Commit, changes []change, 
 			changes = append(changes, change{t.claim, *r})
 		}
 	}
-	if len(changes) == 0 {
+	changes = append(changes, more...)
+	for i := range tx.letters {
+		tx.letters[i].record.At = at
+	}
+	if len(changes) == 0 && len(tx.letters) == 0 {
 		return nil, nil, nil
 	}
-	if err = s.ready(tx.size); err != nil {
+	if err = s.ready(size - int(reserved)); err != nil {
 		return nil, nil, err
 	}
-	if commit, err = s.stage(tx.size, 0, changes); err != nil {
+	if commit, err = s.stage(size, reserved, changes, tx.letters); err != nil {
 		return nil, nil, err
 	}
-	s.lastStaged = commit
+	s.lastStaged, tx.staged = commit, true
 	return commit, changes, nil
+}
+
+// end gives up the lock and all keys that the transaction holds. Doing it again changes nothing.
+func (tx *Tx) end() {
+	tx.mu.Lock()
+	defer tx.mu.Unlock()
+	if tx.ended {
+		return
+	}
+	tx.over, tx.ended = true, true
+	for _, t := range tx.order {
+		tx.s.claims.release(t.claim, tx.staged && t.change != nil)
+	}
+	raise(&tx.s.txHeldMax, int64(time.Since(tx.began)))
+	tx.s.txLock.Unlock()
 }
 
 // touch holds a key and finds out what it is, unless the transaction has done so already. The caller holds tx.mu.
@@ -208,17 +250,28 @@ func (t *touched) get() ([]byte, bool) {
 
 // set makes r the transaction's change of t, or takes the change back if r is nil.
 func (tx *Tx) set(t *touched, r *record.Record) error {
-	size := tx.size
+	by := 0
 	if t.change != nil {
-		size -= record.MaxSize(len(t.change.Key), len(t.change.Value), 0)
+		by -= record.MaxSize(len(t.change.Key), len(t.change.Value), 0)
 	}
 	if r != nil {
-		size += record.MaxSize(len(r.Key), len(r.Value), 0)
+		by += record.MaxSize(len(r.Key), len(r.Value), 0)
 	}
-	if size > wal.MaxPayload {
-		return tx.fail(fmt.Errorf("%w: a transaction of more than %d bytes; make several", ErrTooLarge, wal.MaxPayload))
+	if err := tx.grow(by); err != nil {
+		return err
 	}
-	t.change, tx.size = r, size
+	t.change = r
+	return nil
+}
+
+var errTxTooLarge = fmt.Errorf("%w: a transaction of more than %d bytes; make several", ErrTooLarge, wal.MaxPayload)
+
+// grow makes the transaction larger by so many bytes.
+func (tx *Tx) grow(by int) error {
+	if tx.size+by > wal.MaxPayload {
+		return tx.fail(errTxTooLarge)
+	}
+	tx.size += by
 	return nil
 }
 

@@ -1,6 +1,8 @@
 package oncelog
 
 import (
+	"fmt"
+
 	"github.com/oncelog/oncelog/record"
 	"github.com/oncelog/oncelog/wal"
 )
@@ -34,10 +36,32 @@ func eachRecord(f wal.Frame, do func(r record.Record, size int, off int64) error
 				return recordError(f.Segment.Corrupt, f.Segment.Path(), off, err)
 			}
 		}
+		switch r.Space() {
+		case record.Outbox, record.ReceiverOutbox:
+			if err := checkLetter(&r); err != nil {
+				return recordError(f.Segment.Corrupt, f.Segment.Path(), off, err)
+			}
+		}
 		if err := do(r, n, off); err != nil {
 			return err
 		}
 		at += n
+	}
+	return nil
+}
+
+// checkLetter refuses records of the outbox that this version does not write.
+func checkLetter(r *record.Record) error {
+	a, err := r.Attributes()
+	switch {
+	case err != nil:
+		return err
+	case r.Receiver:
+		return fmt.Errorf("%w: a message of the receiver's own", record.ErrUnknown)
+	case r.Kind == record.Tombstone && record.Kind(r.Value[0]) != record.Parked:
+		return fmt.Errorf("%w: a tombstone of a message that is not parked", record.ErrUnknown)
+	case a.Ordinal == 0:
+		return fmt.Errorf("%w: a message without an ordinal", record.ErrUnknown)
 	}
 	return nil
 }

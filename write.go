@@ -2,6 +2,7 @@ package oncelog
 
 import (
 	"bytes"
+	"errors"
 	"time"
 
 	"github.com/oncelog/oncelog/compaction"
@@ -99,7 +100,7 @@ func (s *Store) Delete(key []byte) (existed bool, err error) {
 	return s.remove(n)
 }
 
-// remove makes a key of a keyspace of records absent, durably, and reports whether it was live.
+// remove makes a key of a keyspace absent, durably, and reports whether it was live.
 func (s *Store) remove(n name) (existed bool, err error) {
 	size := record.MaxSize(len(n.key), 1, 0)
 	if err := s.readyToDelete(size); err != nil {
@@ -125,7 +126,12 @@ func (s *Store) remove(n name) (existed bool, err error) {
 	// A record that has expired is deleted as well: a clock set back before the next opening could return it.
 	at := s.clock.millis()
 	r := tombstone(record.Result, at, n.key)
-	r.Receiver = n.space == record.ReceiverRecords
+	switch n.space {
+	case record.ReceiverRecords:
+		r.Receiver = true
+	case record.ReceiverMarks:
+		r.Receiver, r.Value[0] = true, byte(record.Mark)
+	}
 	err = s.commit(size, change{claim: c, record: r})
 	return err == nil && at < expires, err
 }
@@ -193,7 +199,7 @@ type change struct {
 // commit makes the changes one transaction of at most size payload bytes: durable, visible, in the index. The
 // holds are let go as soon as the transaction has its place in the log.
 func (s *Store) commit(size int, changes ...change) error {
-	c, err := s.stage(size, 0, changes)
+	c, err := s.stage(size, 0, changes, nil)
 	for _, ch := range changes {
 		s.claims.release(ch.claim, err == nil)
 	}
@@ -203,9 +209,19 @@ func (s *Store) commit(size int, changes ...change) error {
 	return s.settle(c, changes)
 }
 
-// stage encodes the changes, gives each key its version and the transaction its number. An error means that
-// nothing was staged; otherwise what wal.Reserve gave is used up.
-func (s *Store) stage(size int, reserved int64, changes []change) (*wal.Commit, error) {
+// stage encodes the changes and letters, gives each key its version, each letter its ordinal, and the transaction its
+// number. An error means that nothing was staged; otherwise what wal.Reserve gave is used up.
+func (s *Store) stage(size int, reserved int64, changes []change, letters []letter) (*wal.Commit, error) {
+	undo := func() {}
+	if len(letters) > 0 {
+		o := &s.outbox
+		o.mu.Lock()
+		defer o.mu.Unlock()
+		var err error
+		if letters, undo, err = o.admit(s.id, letters); err != nil {
+			return nil, err
+		}
+	}
 	c, payload := newCommit(size)
 	for i := range changes {
 		at := len(payload)
@@ -213,20 +229,42 @@ func (s *Store) stage(size int, reserved int64, changes []change) (*wal.Commit, 
 		payload = record.Append(payload, s.base, r)
 		end := len(payload) - record.CheckSize
 		s.claims.stage(changes[i].claim, version{
-			commit: c, at: int32(at), whole: int32(len(payload) - at), kind: r.Kind, expires: r.Expires,
+			commit: c, at: int32(at), whole: int32(len(payload) - at), kind: r.Kind, written: r.At, expires: r.Expires,
 			body: payload[end-len(r.Value)-len(r.Attrs) : end : end], size: int32(len(r.Value)),
 		})
 	}
+	var mail []posted
+	for i := range letters {
+		l := &letters[i]
+		at := len(payload)
+		l.record.Attrs = record.AppendAttributes(nil, &l.attrs)
+		payload = record.Append(payload, s.base, &l.record)
+		mail = append(mail, posted{c, at, len(payload) - at, l.record.Kind, string(l.record.Key), l.attrs.Ordinal})
+	}
+	var err error
 	c.Payload = payload
 	c.Reserved = reserved
-	if err := s.log.Enqueue(c); err != nil {
+	if len(payload) > 0 {
+		err = s.log.Enqueue(c)
+	} else {
+		err = errNothing
+	}
+	if err != nil {
 		for i := range changes {
 			s.claims.withdraw(changes[i].claim, c)
 		}
+		undo()
 		return nil, err
+	}
+	if len(mail) > 0 {
+		s.outbox.posted = append(s.outbox.posted, mail...)
+		s.outbox.pending.Add(int64(len(mail)))
 	}
 	return c, nil
 }
+
+// errNothing is the error of staging copies of nothing but what is gone meanwhile.
+var errNothing = errors.New("oncelog: there is nothing to commit")
 
 // newCommit returns a commit and an empty buffer of at least size bytes for its payload, which is never grown: the
 // versions point into it. Most payloads lie in one allocation with their commit.
@@ -257,6 +295,7 @@ func (s *Store) settle(c *wal.Commit, changes []change) error {
 	for i := range changes {
 		s.publish(changes[i].claim)
 	}
+	s.publishOutbox()
 	return nil
 }
 
@@ -269,6 +308,7 @@ func (s *Store) enter(c *claim, v *version) error {
 			s.count(c.space, -1)
 		}
 		s.ledger.Buried(c.counted, seg.Number(), int(v.whole))
+		s.noteKey(c.space, c.key, v.kind, c.counted, nil)
 		c.base, c.counted = 0, nil
 		return nil
 	}
@@ -281,8 +321,17 @@ func (s *Store) enter(c *claim, v *version) error {
 	}
 	now := compaction.EntryOf(seg.Number(), c.space, v.expires, int(v.whole))
 	s.ledger.Change(c.counted, &now)
+	s.noteKey(c.space, c.key, v.kind, c.counted, &now)
 	c.base, c.counted = loc, &now
 	return nil
+}
+
+// noteKey notes what else is known of the receiver's keys: which are in doubt, and what their scopes take up.
+func (s *Store) noteKey(space record.Space, key []byte, kind record.Kind, old, new *compaction.Entry) {
+	if space == record.ReceiverRecords {
+		s.doubts.change(key, kind)
+		s.scopes.change(key, old, new)
+	}
 }
 
 // counted returns as what a record in the index is counted in the ledger, or nil if its segment is gone.

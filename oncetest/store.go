@@ -3,7 +3,9 @@ package oncetest
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
+	"iter"
 	"sync"
 	"testing"
 	"time"
@@ -45,11 +47,12 @@ type store struct {
 	token uint64
 }
 
-// entry is a key that is held or done. Expired ones are removed when they are met.
+// entry is a key that is held, in doubt, or done. Expired ones are removed when they are met.
 type entry struct {
 	held        uint64 // token of the claim, 0 = done
 	changed     chan struct{}
 	fingerprint []byte
+	doubt       bool // in doubt while nobody holds it, and it was when the claim began
 
 	by     uint64 // token of the claim that completed it
 	result receiver.Result
@@ -59,7 +62,7 @@ type entry struct {
 // get returns the key's entry, or nil. Called with the lock held.
 func (s *store) get(key []byte) *entry {
 	e := s.keys[string(key)]
-	if e != nil && e.held == 0 && !s.now().Before(e.until) {
+	if e != nil && e.held == 0 && !e.doubt && !s.now().Before(e.until) {
 		delete(s.keys, string(key))
 		return nil
 	}
@@ -72,6 +75,10 @@ func (e *entry) claim() receiver.Claim {
 		c.State, c.Changed = receiver.StateInFlight, e.changed
 		return c
 	}
+	if e.doubt {
+		c.State = receiver.StateInDoubt
+		return c
+	}
 	c.State, c.Result, c.Until = receiver.StateDone, e.result, e.until
 	c.Result.Value = bytes.Clone(e.result.Value)
 	return c
@@ -82,10 +89,18 @@ func (s *store) Claim(ctx context.Context, req receiver.Request) (receiver.Claim
 	if req.TTL < 0 {
 		return receiver.Claim{}, fmt.Errorf("oncetest: a TTL of %v is negative", req.TTL)
 	}
+	if req.Intent || req.Mark != nil || req.ResultTTL != 0 || req.Quota != (receiver.Quota{}) {
+		return receiver.Claim{}, fmt.Errorf("oncetest: intents, sequences, quotas and TTLs of results need a real store: %w", errors.ErrUnsupported)
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if e := s.get(req.Key); e != nil {
-		return e.claim(), nil
+		c := e.claim()
+		if c.State == receiver.StateInDoubt {
+			s.token++
+			e.held, e.changed, c.Token = s.token, make(chan struct{}), s.token
+		}
+		return c, nil
 	}
 	s.token++
 	s.keys[string(req.Key)] = &entry{
@@ -105,14 +120,22 @@ func (s *store) Complete(ctx context.Context, key []byte, token uint64, res rece
 	case e == nil || e.held != token:
 		return time.Time{}, receiver.ErrStaleToken
 	}
+	defer close(e.changed)
+	switch res.Kind {
+	case receiver.KindDoubt:
+		e.held, e.doubt = 0, true
+		return time.Time{}, nil
+	case receiver.KindNot:
+		delete(s.keys, string(key))
+		return time.Time{}, nil
+	}
 	ttl := res.TTL
 	if ttl == 0 {
 		ttl = TTL
 	}
-	e.held, e.by, e.result = 0, token, res
+	e.held, e.doubt, e.by, e.result = 0, false, token, res
 	e.result.Value = bytes.Clone(res.Value)
 	e.until = s.now().Add(ttl)
-	close(e.changed)
 	return e.until, nil
 }
 
@@ -124,9 +147,30 @@ func (s *store) Release(ctx context.Context, key []byte, token uint64) error {
 	if e == nil || e.held != token {
 		return receiver.ErrStaleToken
 	}
-	delete(s.keys, string(key))
+	if e.held = 0; !e.doubt {
+		delete(s.keys, string(key))
+	}
 	close(e.changed)
 	return nil
+}
+
+// Doubts implements receiver.Inspector.
+func (s *store) Doubts(ctx context.Context) iter.Seq2[[]byte, error] {
+	return func(yield func([]byte, error) bool) {
+		s.mu.Lock()
+		var keys []string
+		for key, e := range s.keys {
+			if e.doubt && e.held == 0 {
+				keys = append(keys, key)
+			}
+		}
+		s.mu.Unlock()
+		for _, key := range keys {
+			if !yield([]byte(key), nil) {
+				return
+			}
+		}
+	}
 }
 
 // Inspect implements receiver.Inspector.

@@ -11,10 +11,22 @@ type call struct {
 	token  uint64
 	flight *flight
 
+	standIn *call   // runs in its place, nil = none
+	seq     *number // nil = not of a sequence
+	tx      *callTx // nil = no transaction
+
 	fingerprint []byte // of its payload, nil = none given
 	digest      [fingerprintSize]byte
 
 	blocked []*flight // what calls inside this one wait for; guarded by circles
+}
+
+// runner is who runs in a flight for the call, nil for no call.
+func (c *call) runner() *call {
+	if c != nil && c.standIn != nil {
+		return c.standIn
+	}
+	return c
 }
 
 type callKey struct{}

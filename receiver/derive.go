@@ -7,7 +7,8 @@ import (
 	"encoding/hex"
 )
 
-// KeyFrom returns the key of the call that ctx belongs to, as it was given to Do. ok is false outside fn.
+// KeyFrom returns the key of the call that ctx belongs to, as it was given to Do. For DoSeq it is source#number, and
+// source#number.epoch in an epoch. ok is false outside fn.
 func KeyFrom(ctx context.Context) (key string, ok bool) {
 	if c := callFrom(ctx); c != nil {
 		return c.key, true
@@ -27,19 +28,38 @@ func Derive(ctx context.Context, step string) string {
 	if step == "" {
 		panic("receiver: Derive with an empty step: name the call, each one of fn by a name of its own")
 	}
-	return derive(scopePath(c.r.scope), c.key, step)
+	scope, key := c.identity()
+	return derive(scope, key, step)
 }
 
-// derive hashes the parts, each behind its length in 8 bytes big-endian, the scope's names behind their number. Pinned
-// by a golden test: another result would make every downstream service see new messages.
-func derive(scope []string, key, step string) string {
-	parts := make([][]byte, 0, len(scope)+3)
-	parts = append(parts, binary.BigEndian.AppendUint64(nil, uint64(len(scope))))
-	for _, name := range scope {
-		parts = append(parts, []byte(name))
+// identity is what derived keys are made from: the names of the call's scope, and its key. A number of a sequence has
+// the two names of its encoding, and no key.
+func (c *call) identity() (scope []string, key string) {
+	scope = scopePath(c.r.scope)
+	if c.seq == nil {
+		return scope, c.key
 	}
-	parts = append(parts, []byte(key), []byte(step))
-	u := hashParts("oncelog derived key 1", parts)
+	number := binary.AppendUvarint(binary.AppendUvarint(nil, c.seq.mark.Epoch), c.seq.seq)
+	return append(scope, c.seq.source, string(number)), ""
+}
+
+// derive is pinned by a golden test: another result would make every downstream service see new messages.
+func derive(scope []string, key, step string) string {
+	return uuid(hashPath("oncelog derived key 1", scope, []byte(key), []byte(step)))
+}
+
+// hashPath hashes a scope's names behind their number, and the parts.
+func hashPath(purpose string, scope []string, parts ...[]byte) [sha256.Size]byte {
+	all := make([][]byte, 0, 1+len(scope)+len(parts))
+	all = append(all, binary.BigEndian.AppendUint64(nil, uint64(len(scope))))
+	for _, name := range scope {
+		all = append(all, []byte(name))
+	}
+	return hashParts(purpose, append(all, parts...))
+}
+
+// uuid makes a UUID of version 8 of a hash.
+func uuid(u [sha256.Size]byte) string {
 	u[6] = u[6]&0x0f | 0x80 // version 8: the bits are the maker's own
 	u[8] = u[8]&0x3f | 0x80 // variant of RFC 9562
 	var out [36]byte
@@ -60,6 +80,7 @@ func KeyOf(parts ...[]byte) string {
 	return hex.EncodeToString(sum[:])
 }
 
+// hashParts hashes the purpose and the parts, each behind its length in 8 bytes big-endian.
 func hashParts(purpose string, parts [][]byte) (sum [sha256.Size]byte) {
 	h := sha256.New()
 	part := func(b []byte) {

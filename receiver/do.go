@@ -3,6 +3,7 @@ package receiver
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -19,24 +20,61 @@ import (
 // Pass fn's context on to calls of Do inside fn: that is how a call that would wait for itself is found and answered
 // with ErrReentrant instead.
 func (r *Receiver) Do(ctx context.Context, key string, fn func(ctx context.Context) ([]byte, error), opts ...CallOption) (Outcome, error) {
-	if key == "" {
-		return Outcome{}, ErrEmptyKey
-	}
-	if ctx.Err() != nil {
-		return Outcome{}, fmt.Errorf("receiver: nothing was claimed: %w", ended(ctx))
-	}
+	a := attempt{r: r, ctx: ctx, name: key, fn: fn}
+	return a.start(opts)
+}
+
+// start is a call, from its beginning to its end.
+func (a *attempt) start(opts []CallOption) (Outcome, error) {
 	b := scratches.Get().(*scratch)
 	defer scratches.Put(b)
-	a := attempt{r: r, ctx: ctx, name: key, parent: callFrom(ctx), fn: fn, settings: r.settings(opts)}
-	b.key = appendKey(b.key[:0], r.scope, key)
+	if err := a.prepare(opts, callFrom(a.ctx), b); err != nil {
+		return Outcome{}, err
+	}
+	if a.r.opts.Observe == nil {
+		return a.do()
+	}
+	return a.observed()
+}
+
+// prepare makes sure that the call can be made at all, and names it for the store.
+func (a *attempt) prepare(opts []CallOption, parent *call, b *scratch) error {
+	a.parent, a.settings = parent, a.r.settings(opts)
+	switch {
+	case a.seq == nil && a.name == "" || a.seq != nil && a.seq.source == "":
+		return ErrEmptyKey
+	case a.ctx.Err() != nil:
+		return fmt.Errorf("receiver: nothing was claimed: %w", ended(a.ctx))
+	case a.resultTTL < 0:
+		return fmt.Errorf("receiver: a result TTL of %v is negative", a.resultTTL)
+	case a.doubt < Block || a.doubt > Resolve:
+		return fmt.Errorf("receiver: OnDoubt(%d): use Block, Retry or Resolve", a.doubt)
+	case a.doubt == Resolve && a.r.opts.Resolve == nil:
+		return errors.New("receiver: OnDoubt(Resolve) without Options.Resolve")
+	}
+	if a.fnTx != nil {
+		if a.parent.insideTx() {
+			return fmt.Errorf("%w: DoTx inside a transaction", ErrReentrant)
+		}
+		if _, ok := a.r.store.(Transactor); !ok {
+			return a.r.unsupported("has no transactions")
+		}
+	}
+	if a.seq == nil {
+		b.key = appendKey(b.key[:0], a.r.scope, a.name)
+	} else {
+		if _, ok := a.r.store.(Marker); !ok {
+			return a.r.unsupported("keeps no marks")
+		}
+		a.seq.complete(a)
+		a.name = a.seq.name()
+		b.key = appendNumber(b.key[:0], a.r.scope, a.seq.source, a.epoch, a.seq.seq)
+	}
 	a.key = b.key
 	if a.checked {
 		a.fingerprint = appendFingerprint(b.digest[:0], a.payload)
 	}
-	if r.opts.Observe == nil {
-		return a.do()
-	}
-	return a.observed()
+	return nil
 }
 
 // scratch is what a call needs for what it shows the store, which would cost it two allocations.
@@ -57,10 +95,13 @@ type attempt struct {
 	fingerprint []byte
 	parent      *call
 	fn          func(ctx context.Context) ([]byte, error)
+	fnTx        func(ctx context.Context, tx Tx) ([]byte, error) // instead of fn, DoTx's
+	seq         *number                                          // nil = not of a sequence
+	settled     bool                                             // the key was in doubt, and it is known now that the work did not happen
 
 	// For Options.Observe.
-	began       time.Time // when fn began; zero = it did not
-	run, commit time.Duration
+	began               time.Time // when fn began; zero = it did not
+	tookRun, tookCommit time.Duration
 }
 
 // answer is a recorded result, as it is handed to all that asked.
@@ -102,8 +143,11 @@ func (a *attempt) do() (Outcome, error) {
 		}
 		return a.wait(flights.join(a.r.store, a.key, true))
 	}
-	if c.State == StateClaimed {
+	switch c.State {
+	case StateClaimed:
 		return a.execute(c, nil)
+	case StateInDoubt:
+		return a.resolve(c)
 	}
 	ans, err := a.found(c)
 	if err != nil {
@@ -113,7 +157,16 @@ func (a *attempt) do() (Outcome, error) {
 }
 
 func (a *attempt) claim() (Claim, error) {
-	return a.r.store.Claim(a.ctx, Request{Key: a.key, Fingerprint: a.fingerprint, TTL: a.ttl})
+	req := Request{
+		Key: a.key, Fingerprint: a.fingerprint, TTL: a.ttl, ResultTTL: a.resultTTL, Intent: a.intent, Note: a.note,
+	}
+	if a.seq != nil {
+		req.Mark = &a.seq.mark
+	}
+	if q := a.r.opts.Quota; q != nil {
+		req.Quota = q(a.r.name)
+	}
+	return a.r.store.Claim(a.ctx, req)
 }
 
 // mayWait says why the call should not wait for the flight, which may be nil.
@@ -149,10 +202,8 @@ func (a *attempt) found(c Claim) (answer, error) {
 	switch c.State {
 	case StateDone:
 		return answer{fingerprint: c.Fingerprint, res: c.Result, until: c.Until}, nil
-	case StateInDoubt:
-		// The caller holds a key that it must not run. Should giving it back fail, its lease ends.
-		_ = a.r.store.Release(context.WithoutCancel(a.ctx), a.key, c.Token)
-		return answer{}, ErrInDoubt
+	case StateTooOld:
+		return answer{}, ErrTooOld
 	}
 	return answer{}, fmt.Errorf("receiver: the store answered a claim with state %d", c.State)
 }
@@ -170,8 +221,6 @@ func (a *attempt) replay(ans *answer) (Outcome, error) {
 		return out, &StoredError{Code: ans.res.Code, Message: ans.res.Message, Replayed: true}
 	case KindGone:
 		return out, ErrResultGone
-	case KindDoubt:
-		return out, ErrInDoubt
 	}
 	return out, ans.err
 }

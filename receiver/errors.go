@@ -29,6 +29,22 @@ var (
 	// ErrLeaseLost: the work was done, but the claim's lease had ended and another may run it too. The call's value
 	// is what this call's fn returned; it is not stored.
 	ErrLeaseLost = errors.New("receiver: the lease ended while the work was running")
+	// ErrNotInDoubt: there is nothing to settle about the key.
+	ErrNotInDoubt = errors.New("receiver: the key is not in doubt")
+	// ErrTooOld: the number lies so far behind its source's mark that whether it was handled is not known any more.
+	ErrTooOld = errors.New("receiver: the number is too old to tell whether it was handled")
+	// ErrFenced: the number belongs to an epoch of its source that is over.
+	ErrFenced = errors.New("receiver: the source is in a later epoch")
+	// ErrOutOfOrder: the number is not the next of its source, which is handled strictly in order.
+	ErrOutOfOrder = errors.New("receiver: not the next number of the source")
+	// ErrQuota: the scope has used up its quota. Keys that expire or are forgotten make room.
+	ErrQuota = errors.New("receiver: the scope's quota is used up")
+	// ErrTxDone: a transaction was used after its function had returned.
+	ErrTxDone = errors.New("receiver: transaction is over")
+	// ErrNotParked: there is no such message among those that were set aside.
+	ErrNotParked = errors.New("receiver: no such message is parked")
+	// ErrRelayed: the store's messages are being handed on by another Relay.
+	ErrRelayed = errors.New("receiver: another Relay is running")
 )
 
 // ended is the error of a context that has ended, with its cause.

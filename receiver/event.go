@@ -22,5 +22,6 @@ const (
 	EventUnrecorded                      // fn ran and it could not be recorded: ErrUnrecorded or ErrLeaseLost
 	EventWaiting                         // the call has taken its place in the line of a key in flight; its end follows
 	EventInFlight                        // ErrInFlight
-	EventRefused                         // refused without running fn: by the store, or ErrKeyReused, ErrInDoubt, ErrReentrant
+	EventRefused                         // refused without running fn: by the store, or ErrKeyReused, ErrReentrant
+	EventInDoubt                         // the key is in doubt: since before the call, or because of it
 )

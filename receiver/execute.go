@@ -1,6 +1,7 @@
 package receiver
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -14,83 +15,168 @@ func (e *unstorable) Error() string { return e.err.Error() }
 
 // execute runs fn under a claim and records what came of it. w is the caller's place in the line, nil if it had none.
 func (a *attempt) execute(claim Claim, w *waiter) (Outcome, error) {
-	c := &call{Context: a.ctx, r: a.r, key: a.name, parent: a.parent, token: claim.Token}
+	c := a.begun(claim, w)
+	res, already, err := a.run(c, claim)
+	if res.Kind == 0 {
+		return Outcome{}, err
+	}
+	out, err := a.record(c, res)
+	out.Replayed = already
+	return out, err
+}
+
+// begun makes the call the one that runs.
+func (a *attempt) begun(claim Claim, w *waiter) *call {
+	c := &call{Context: a.ctx, r: a.r, key: a.name, seq: a.seq, parent: a.parent, token: claim.Token}
 	if a.checked {
 		c.fingerprint = append(c.digest[:0], a.fingerprint...)
 	}
+	if a.fnTx != nil {
+		c.tx = &callTx{c: c, key: bytes.Clone(a.key), store: a.r.store.(Transactor)}
+	}
 	flights.start(a.r.store, a.key, c, w)
+	return c
+}
+
+// run calls fn and returns the result that is to be recorded. If there is none (its Kind is 0), the key was given up
+// and the call is over.
+func (a *attempt) run(c *call, claim Claim) (res Result, already bool, err error) {
 	stop := a.keepLease(claim)
-	running, landed := true, false
+	running := true
 	defer func() {
-		if landed {
+		if !running {
 			return
 		}
-		// fn panicked or exited, which goes on up unchanged. Or the store panicked: then it is not known what it did.
-		if running {
-			stop()
+		// fn panicked or exited, which goes on up unchanged.
+		stop()
+		_ = a.rollback(c)
+		if a.intent {
+			_ = a.leaveInDoubt(c)
+		} else {
 			a.release(c)
 		}
 		flights.fail(c, a.key)
 	}()
 
 	a.begin()
-	value, err := a.fn(c)
+	var value []byte
+	if c.tx == nil {
+		value, err = a.fn(c)
+	} else {
+		value, err = runInTx(a, c)
+	}
 	a.ranFor()
-	res, already, ok := judge(value, err)
 	running = false
 	stop()
-	if !ok {
-		a.release(c)
-		flights.fail(c, a.key)
-		landed = true
-		return Outcome{}, err
+	res, already = judge(value, err)
+	if res.Kind == KindValue {
+		return res, already, nil
 	}
-	out, err := a.record(c, res)
-	landed = true
-	out.Replayed = already
-	return out, err
+	// What fn did to tx is undone, and what it saw there must be durable before its answer is told.
+	if undone := a.rollback(c); undone != nil {
+		res, err = Result{}, undone
+	}
+	if res.Kind != 0 {
+		return res, false, nil
+	}
+	if a.inDoubt(err) {
+		left := a.leaveInDoubt(c)
+		err = fmt.Errorf("%w: %w", ErrInDoubt, err)
+		if left != nil {
+			err = fmt.Errorf("%w: %w: %w", ErrUnrecorded, left, err)
+		}
+	} else {
+		a.release(c)
+	}
+	flights.fail(c, a.key)
+	return res, false, err
 }
 
-// judge says what to record for what fn returned, whether that had happened before, and whether anything is to be
-// recorded at all.
-func judge(value []byte, err error) (res Result, already, ok bool) {
+// judge says what to record for what fn returned, and whether that had happened before. Kind 0 = nothing.
+func judge(value []byte, err error) (res Result, already bool) {
 	if err == nil {
-		return Result{Kind: KindValue, Value: value}, false, true
+		return Result{Kind: KindValue, Value: value}, false
 	}
 	var done *alreadyError
 	var permanent *permanentError
 	var lost *unstorable
 	switch {
 	case errors.As(err, &done):
-		return Result{Kind: KindValue, Value: done.value}, true, true
+		return Result{Kind: KindValue, Value: done.value}, true
 	case errors.As(err, &permanent):
-		return failure(err), false, true
+		return failure(err), false
 	case errors.As(err, &lost):
-		return Result{Kind: KindGone}, false, true
+		return Result{Kind: KindGone}, false
 	}
-	return Result{}, false, false
+	return Result{}, false
+}
+
+// rollback ends the call's transaction, if it has used one.
+func (a *attempt) rollback(c *call) error {
+	if c.tx == nil {
+		return nil
+	}
+	defer c.tx.done()
+	if tx := c.tx.end(); tx != nil {
+		return tx.Rollback(context.WithoutCancel(a.ctx))
+	}
+	return nil
 }
 
 // record makes the result durable, tells all that wait, and returns it to the first caller. fn has had its effect, so
 // nothing that goes wrong here may lead to its running again: a result that can't be kept costs the result, never the
-// key.
+// key. A transaction that can't be committed has had no effect, and costs nothing.
 func (a *attempt) record(c *call, res Result) (Outcome, error) {
+	landed := false
+	defer func() {
+		if !landed { // the store panicked: it is not known what it did
+			flights.fail(c, a.key)
+		}
+	}()
 	ctx := context.WithoutCancel(a.ctx) // fn's success counts, however long the caller wanted to wait for it
 	began := a.now()
 	present := flights.present(c.flight, a.key)
-	res.TTL = a.ttl
+	complete := func(res Result) (time.Time, error) { return a.r.store.Complete(ctx, a.key, c.token, res) }
+	var tx Transaction
+	if c.tx != nil {
+		defer c.tx.done()
+		if tx = c.tx.end(); tx != nil {
+			complete = func(res Result) (time.Time, error) { return tx.Commit(ctx, res) }
+		}
+	}
+	res.TTL, res.ResultTTL = a.ttl, a.resultTTL
 	stored := res
-	until, err := a.r.store.Complete(ctx, a.key, c.token, stored)
-	if err != nil && stored.Kind != KindGone && !errors.Is(err, ErrStaleToken) {
-		stored = Result{Kind: KindGone, TTL: a.ttl}
+	until, err := complete(stored)
+	if fallback, ok := withoutValue(stored, err); ok {
 		var again error
-		if until, again = a.r.store.Complete(ctx, a.key, c.token, stored); again == nil {
-			err = nil
+		if until, again = complete(fallback); again == nil {
+			stored, err = fallback, nil
 		} else if errors.Is(again, ErrStaleToken) {
 			err = again
 		}
 	}
-	a.commit = a.now().Sub(began)
+	a.tookCommit = a.now().Sub(began)
+	landed = true
+	if err != nil && tx != nil {
+		if undone := tx.Rollback(ctx); undone == nil {
+			a.release(c)
+			flights.fail(c, a.key)
+			return Outcome{}, fmt.Errorf("receiver: the transaction was undone: %w", err)
+		}
+	}
+	return a.recorded(c, res, stored, until, err, present)
+}
+
+// withoutValue returns what is recorded instead of a result that could not be.
+func withoutValue(res Result, err error) (Result, bool) {
+	if err == nil || res.Kind == KindGone || errors.Is(err, ErrStaleToken) {
+		return res, false
+	}
+	return Result{Kind: KindGone, TTL: res.TTL}, true
+}
+
+// recorded is the end of a call whose result was recorded, or could not be.
+func (a *attempt) recorded(c *call, res, stored Result, until time.Time, err error, present uint64) (Outcome, error) {
 	out := Outcome{Value: res.Value}
 	switch {
 	case errors.Is(err, ErrStaleToken):
@@ -118,9 +204,19 @@ func lost(res Result, err error) error {
 	return fmt.Errorf("%w: %w", stored, err)
 }
 
+// leaveInDoubt ends the claim with the key in doubt.
+func (a *attempt) leaveInDoubt(c *call) error {
+	_, err := a.r.store.Complete(context.WithoutCancel(a.ctx), a.key, c.token, Result{Kind: KindDoubt})
+	return err
+}
+
 // release gives the key back. If that fails the caller's own error is still what it should see: a lease ends by
 // itself, and so does a claim of a process.
 func (a *attempt) release(c *call) {
+	if a.settled { // not back into the doubt that it was in
+		_, _ = a.r.store.Complete(context.WithoutCancel(a.ctx), a.key, c.token, Result{Kind: KindNot})
+		return
+	}
 	_ = a.r.store.Release(context.WithoutCancel(a.ctx), a.key, c.token)
 }
 

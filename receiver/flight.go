@@ -177,13 +177,23 @@ func (t *flightTable) start(store Store, key []byte, c *call, w *waiter) {
 	c.flight.runner.Store(c)
 }
 
+// handOver lets another call stand for one whose fn has returned and whose result is not recorded yet.
+func (t *flightTable) handOver(c, to *call, key []byte) {
+	sh := t.shard(key)
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	if c.flight.runner.CompareAndSwap(c, to) {
+		c.standIn = to
+	}
+}
+
 // fail ends a run that leaves no result: the next in line has the turn.
 func (t *flightTable) fail(c *call, key []byte) {
 	sh := t.shard(key)
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
 	// Whoever had asked the store meanwhile may run already.
-	if c.flight.runner.CompareAndSwap(c, nil) {
+	if c.flight.runner.CompareAndSwap(c.runner(), nil) {
 		sh.settle(c.flight)
 	}
 }
@@ -209,7 +219,7 @@ func (t *flightTable) finish(f *flight, by *call, key []byte, a answer, through 
 		f.remove(w)
 		told = append(told, w)
 	}
-	if f.runner.CompareAndSwap(by, nil) {
+	if f.runner.CompareAndSwap(by.runner(), nil) {
 		sh.settle(f)
 	}
 	sh.mu.Unlock()

@@ -14,7 +14,7 @@ func (a *attempt) observed() (Outcome, error) {
 		if !a.began.IsZero() {
 			wait = a.began.Sub(start)
 		}
-		a.tell(Event{Kind: kind, Scope: a.r.name, Wait: wait, Run: a.run, Commit: a.commit})
+		a.tell(Event{Kind: kind, Scope: a.r.name, Wait: wait, Run: a.tookRun, Commit: a.tookCommit})
 	}()
 	out, err := a.do()
 	kind = a.kind(err)
@@ -31,6 +31,8 @@ func (a *attempt) tell(e Event) {
 func (a *attempt) kind(err error) EventKind {
 	var stored *StoredError
 	switch {
+	case errors.Is(err, ErrInDoubt):
+		return EventInDoubt
 	case errors.Is(err, ErrUnrecorded) || errors.Is(err, ErrLeaseLost):
 		return EventUnrecorded
 	case !a.began.IsZero() && (err == nil || errors.As(err, &stored)):
@@ -56,6 +58,6 @@ func (a *attempt) begin() { a.began = a.now() }
 
 func (a *attempt) ranFor() {
 	if !a.began.IsZero() {
-		a.run = time.Since(a.began)
+		a.tookRun = time.Since(a.began)
 	}
 }

@@ -1,6 +1,7 @@
 package receiver
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"reflect"
@@ -19,6 +20,15 @@ type Receiver struct {
 type Options struct {
 	// InFlight is what a duplicate does while its key is being handled: Wait, the default, or Reject.
 	InFlight InFlight
+	// Window is how far behind its source's mark a number is still accepted that was not handled yet; 0 = 1024, at
+	// most 65,536. Strict = -1: only the next number is accepted.
+	Window int
+	// Resolve finds out what became of work that is in doubt, for calls with OnDoubt(Resolve): it asks the service
+	// downstream, for instance. It holds the key meanwhile. An error leaves the key in doubt.
+	Resolve func(ctx context.Context, d Doubt) (Resolution, error)
+	// Quota is how much a scope may hold; the argument is its names, joined by slashes. nil = no quotas. It is asked
+	// before each call of Do that the store does not know yet, so it should be quick.
+	Quota func(scope string) Quota
 	// Observe is told of each call's end, and before that when the call begins to wait for another, on the caller's
 	// goroutine. What it takes the caller waits. nil = nobody is told, and nothing is measured.
 	Observe func(Event)
@@ -44,6 +54,9 @@ func New(store Store, opts *Options) (*Receiver, error) {
 	r := &Receiver{store: store, scope: rootScope}
 	if opts != nil {
 		r.opts = *opts
+	}
+	if w := r.opts.Window; w < Strict || w > maxWindow {
+		return nil, fmt.Errorf("receiver: Options.Window is %d; it is Strict, 0 for the default, or at most %d", w, maxWindow)
 	}
 	if p := r.opts.InFlight; p != Wait && p != Reject {
 		return nil, fmt.Errorf("receiver: Options.InFlight is %d; it is Wait or Reject", p)

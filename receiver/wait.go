@@ -20,12 +20,14 @@ func (a *attempt) wait(w *waiter) (Outcome, error) {
 		return Outcome{}, err
 	case ans != nil:
 		return a.replay(ans)
+	case c.State == StateInDoubt:
+		return a.resolve(c)
 	}
 	return a.execute(c, w)
 }
 
 // stand waits until there is an answer, or until the turn has come and the key is the caller's: then the place in the
-// line, with its turn, is still held.
+// line, with its turn, is still held. A key in doubt is the caller's too, and the turn is the next one's.
 func (a *attempt) stand(w *waiter) (c Claim, ans *answer, err error) {
 	defer func() {
 		if c.State != StateClaimed {
@@ -66,7 +68,7 @@ func (a *attempt) stand(w *waiter) (c Claim, ans *answer, err error) {
 		}
 		// The turn is ours from here on: nothing else wakes who has not got it.
 		present := flights.present(w.flight, a.key)
-		if c, err = a.claim(); err != nil || c.State == StateClaimed {
+		if c, err = a.claim(); err != nil || c.State == StateClaimed || c.State == StateInDoubt {
 			return c, nil, err
 		}
 		if c.State != StateInFlight {

@@ -12,8 +12,8 @@ type Attributes struct {
 	Fingerprint []byte // of the payload the key came with
 	Token       uint64 // of the claim that wrote the record
 	ResultTTL   int64  // milliseconds after At at which the value goes though the key stays
-	Code        []byte // of a failure
-	Ordinal     uint64 // of an outgoing message within its topic
+	Code        []byte // of a failure; why a message was parked
+	Ordinal     uint64 // of an outgoing message within its topic, from 1; of a receiver's mark, see docs/FORMAT.md
 	MessageKey  []byte // the idempotency key an outgoing message travels with
 }
 

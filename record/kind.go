@@ -15,10 +15,10 @@ const (
 	Doubt     Kind = 5  // it is not known whether the work happened; value = the caller's note
 	State     Kind = 6  // application state
 	Mark      Kind = 7  // a source's high-water mark; value as in MarkValue
-	Outgoing  Kind = 8  // a message to hand on; key = topic
+	Outgoing  Kind = 8  // a message to hand on; key = topic, attribute Ordinal its place in it
 	Sent      Kind = 9  // outgoing messages of a topic are handed on through attribute Ordinal
-	Parked    Kind = 10 // an outgoing message that was refused for good; value = the reason
-	Tombstone Kind = 11 // the key is deleted; value = one byte, the kind whose keyspace it clears
+	Parked    Kind = 10 // an outgoing message that was refused for good; attribute Code = the reason
+	Tombstone Kind = 11 // the key is deleted; value = one byte, the kind whose keyspace it clears; of Parked: key = topic, with attribute Ordinal
 
 	lastKind = Tombstone
 )

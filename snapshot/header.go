@@ -13,7 +13,7 @@ import (
 // Header, all numbers little-endian:
 //
 //	  0   8  magic "oncesnp\0"
-//	  8   1  version, 1
+//	  8   1  version, 2; files of version 1 lack accounts and are of no use
 //	  9   7  reserved, 0
 //	 16  16  store id
 //	 32   8  hash seed of the index
@@ -24,9 +24,9 @@ import (
 //	 72   8  number of keys that Stats counts
 //	 80   8  bytes of the pages
 //	 88   8  bytes of the keys
-//	 96   8  bytes of the ledger
+//	 96   8  bytes of the accounts
 //	104   8  XXH64 of the keys
-//	112   8  XXH64 of the ledger
+//	112   8  XXH64 of the accounts
 //	120   8  XXH64 of the table
 //	128   8  number of pages
 //	136   8  bytes of log written in the store's life
@@ -36,7 +36,7 @@ import (
 //	168      0 up to 4096
 const (
 	magic      = "oncesnp\x00"
-	version    = 1
+	version    = 2
 	headerSize = 168
 	pagesAt    = 4096
 	pageSize   = 32 << 10
@@ -77,8 +77,8 @@ var ErrBad = errors.New("snapshot: not usable")
 
 type header struct {
 	Meta
-	pages, keys, ledger, count         uint64
-	keysCheck, ledgerCheck, tableCheck uint64
+	pages, keys, accounts, count         uint64
+	keysCheck, accountsCheck, tableCheck uint64
 }
 
 func (h *header) encode() []byte {
@@ -87,7 +87,7 @@ func (h *header) encode() []byte {
 	b[8] = version
 	copy(b[16:], h.ID[:])
 	for i, v := range [...]uint64{
-		h.Seed, h.After, h.Through, uint64(h.Time), h.Dropped, uint64(h.Keys), h.pages, h.keys, h.ledger, h.keysCheck, h.ledgerCheck, h.tableCheck, h.count,
+		h.Seed, h.After, h.Through, uint64(h.Time), h.Dropped, uint64(h.Keys), h.pages, h.keys, h.accounts, h.keysCheck, h.accountsCheck, h.tableCheck, h.count,
 		h.Totals.Log, h.Totals.Copied, h.Totals.Snapshots,
 	} {
 		binary.LittleEndian.PutUint64(b[32+8*i:], v)
@@ -103,6 +103,9 @@ func parseHeader(b []byte, path string) (h header, err error) {
 	if xxhash.Sum64(b[:checkAt]) != binary.LittleEndian.Uint64(b[checkAt:]) {
 		return h, fmt.Errorf("%w: %s: the header's check fails", ErrBad, path)
 	}
+	if b[8] < version {
+		return h, fmt.Errorf("%w: %s: a snapshot of version %d", ErrBad, path, b[8])
+	}
 	if b[8] != version || string(b[9:16]) != "\x00\x00\x00\x00\x00\x00\x00" {
 		return h, fmt.Errorf("%w: %s: a snapshot of version %d", wal.ErrTooNew, path, b[8])
 	}
@@ -112,8 +115,8 @@ func parseHeader(b []byte, path string) (h header, err error) {
 		v[i] = binary.LittleEndian.Uint64(b[32+8*i:])
 	}
 	h.Seed, h.After, h.Through, h.Time, h.Dropped = v[0], v[1], v[2], int64(v[3]), v[4]
-	h.Keys, h.pages, h.keys, h.ledger = int64(v[5]), v[6], v[7], v[8]
-	h.keysCheck, h.ledgerCheck, h.tableCheck, h.count = v[9], v[10], v[11], v[12]
+	h.Keys, h.pages, h.keys, h.accounts = int64(v[5]), v[6], v[7], v[8]
+	h.keysCheck, h.accountsCheck, h.tableCheck, h.count = v[9], v[10], v[11], v[12]
 	h.Totals = Totals{v[13], v[14], v[15]}
 	return h, nil
 }

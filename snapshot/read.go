@@ -50,7 +50,7 @@ func (s *File) open(id [16]byte) error {
 		return s.bad("it is of another store")
 	}
 	most := uint64(fi.Size())
-	if s.h.pages > most || s.h.count > most/entrySize || s.h.keys > most || s.h.ledger > most ||
+	if s.h.pages > most || s.h.count > most/entrySize || s.h.keys > most || s.h.accounts > most ||
 		uint64(s.Size()) != most || s.After > s.Through {
 		return s.bad("its parts do not make up its size")
 	}
@@ -83,7 +83,7 @@ func (s *File) Close() error { return s.f.Close() }
 
 // Size returns the file's size.
 func (s *File) Size() int64 {
-	return int64(pagesAt + s.h.pages + s.h.keys + s.h.ledger + s.h.count*entrySize)
+	return int64(pagesAt + s.h.pages + s.h.keys + s.h.accounts + s.h.count*entrySize)
 }
 
 // Pages returns how many pages there are.
@@ -160,7 +160,7 @@ func (s *File) Keys(each func(space byte, key []byte, location uint64) error) er
 	return nil
 }
 
-// Ledger returns the ledger's bytes.
-func (s *File) Ledger() ([]byte, error) {
-	return s.part(pagesAt+s.h.pages+s.h.keys, s.h.ledger, s.h.ledgerCheck, "ledger")
+// Accounts returns the bytes of the accounts.
+func (s *File) Accounts() ([]byte, error) {
+	return s.part(pagesAt+s.h.pages+s.h.keys, s.h.accounts, s.h.accountsCheck, "accounts")
 }

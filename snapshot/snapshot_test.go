@@ -72,7 +72,7 @@ func (c *content) fill(w *Writer) error {
 			return err
 		}
 	}
-	return w.Ledger(c.ledger)
+	return w.Accounts(c.ledger)
 }
 
 // read reads all of a snapshot.
@@ -96,7 +96,7 @@ func read(path string) (m Meta, c content, err error) {
 	if err != nil {
 		return m, c, err
 	}
-	c.ledger, err = f.Ledger()
+	c.ledger, err = f.Accounts()
 	return f.Meta, c, err
 }
 

@@ -123,8 +123,8 @@ func (w *Writer) Key(space byte, key []byte, location uint64) error {
 	return err
 }
 
-// Ledger adds the ledger, and ends the parts.
-func (w *Writer) Ledger(b []byte) error {
+// Accounts adds the accounts, and ends the parts.
+func (w *Writer) Accounts(b []byte) error {
 	if w.keys != nil {
 		if err := w.keys.Flush(); err != nil {
 			return err
@@ -132,7 +132,7 @@ func (w *Writer) Ledger(b []byte) error {
 	}
 	w.at += int64(w.h.keys)
 	w.h.keysCheck = w.sum.Sum64()
-	w.h.ledger, w.h.ledgerCheck = uint64(len(b)), xxhash.Sum64(b)
+	w.h.accounts, w.h.accountsCheck = uint64(len(b)), xxhash.Sum64(b)
 	if _, err := w.f.WriteAt(b, w.at); err != nil {
 		return err
 	}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"sync"
 	"time"
 
@@ -125,8 +126,8 @@ func (s *Leased) Claim(ctx context.Context, req receiver.Request) (receiver.Clai
 		return receiver.Claim{}, ctx.Err()
 	case s.down:
 		return receiver.Claim{}, ErrDown
-	case req.Intent || req.Mark != nil:
-		return receiver.Claim{}, errors.ErrUnsupported
+	case req.Intent || req.Mark != nil || req.ResultTTL != 0 || req.Quota != (receiver.Quota{}):
+		return receiver.Claim{}, fmt.Errorf("receivertest: intents, sequences, quotas and TTLs of results: %w", errors.ErrUnsupported)
 	case len(req.Key) > s.o.MaxKey:
 		return receiver.Claim{}, ErrTooLarge
 	case req.TTL < 0:
@@ -182,7 +183,13 @@ func (s *Leased) Complete(ctx context.Context, key []byte, token uint64, res rec
 	if err != nil {
 		return time.Time{}, err
 	}
-	if k.state != receiver.StateDone {
+	switch {
+	case k.state == receiver.StateDone:
+	case res.Kind == receiver.KindDoubt:
+		k.state, k.token = receiver.StateInDoubt, 0
+	case res.Kind == receiver.KindNot:
+		delete(s.keys, string(key))
+	default:
 		if len(res.Value)+len(res.Message) > s.o.MaxValue {
 			return time.Time{}, ErrTooLarge
 		}
@@ -240,6 +247,25 @@ func (s *Leased) Inspect(ctx context.Context, key []byte) (receiver.Claim, error
 		return s.describe(k), nil
 	}
 	return receiver.Claim{State: receiver.StateAbsent}, nil
+}
+
+// Doubts implements receiver.Inspector.
+func (s *Leased) Doubts(ctx context.Context) iter.Seq2[[]byte, error] {
+	return func(yield func([]byte, error) bool) {
+		s.mu.Lock()
+		var keys []string
+		for key := range s.keys {
+			if k := s.get([]byte(key)); k != nil && k.state == receiver.StateInDoubt {
+				keys = append(keys, key)
+			}
+		}
+		s.mu.Unlock()
+		for _, key := range keys {
+			if !yield([]byte(key), nil) {
+				return
+			}
+		}
+	}
 }
 
 // Forget implements receiver.Inspector.

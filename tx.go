@@ -146,7 +146,10 @@ func (tx *Tx) stage(size int, reserved int64, more []change) (commit *wal.Commit
 	s := tx.s
 	tx.mu.Lock()
 	defer tx.mu.Unlock()
-	if tx.err != nil {
+	switch {
+	case tx.ended:
+		return nil, nil, ErrTxDone
+	case tx.err != nil:
 		return nil, nil, tx.err
 	}
 	if size += tx.size; size > wal.MaxPayload {

@@ -116,11 +116,13 @@ func (a *attempt) rollback(c *call) error {
 	if c.tx == nil {
 		return nil
 	}
+	tx := c.tx.end()
+	c.tx.opened = nil // what is recorded from here on is recorded without it
 	defer c.tx.done()
-	if tx := c.tx.end(); tx != nil {
-		return tx.Rollback(context.WithoutCancel(a.ctx))
+	if tx == nil {
+		return nil
 	}
-	return nil
+	return tx.Rollback(context.WithoutCancel(a.ctx))
 }
 
 // record makes the result durable, tells all that wait, and returns it to the first caller. fn has had its effect, so

@@ -53,7 +53,7 @@ func (a *attempt) prepare(opts []CallOption, parent *call, b *scratch) error {
 		return errors.New("receiver: OnDoubt(Resolve) without Options.Resolve")
 	}
 	if a.fnTx != nil {
-		if a.parent.insideTx() {
+		if a.parent.insideTx() || Inside() {
 			return fmt.Errorf("%w: DoTx inside a transaction", ErrReentrant)
 		}
 		if _, ok := a.r.store.(Transactor); !ok {

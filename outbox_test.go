@@ -1,0 +1,250 @@
+package oncelog
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"pgregory.net/rapid"
+
+	"github.com/oncelog/oncelog/receiver"
+)
+
+// boxModel is what the outbox must hold.
+type boxModel struct {
+	topics map[string]*topicModel
+}
+
+type topicModel struct {
+	next    uint64
+	waiting []letterModel
+	parked  map[uint64]letterModel
+}
+
+type letterModel struct {
+	ordinal      uint64
+	key, payload string
+}
+
+func (m *boxModel) topic(name string) *topicModel {
+	if m.topics[name] == nil {
+		m.topics[name] = &topicModel{next: 1, parked: map[uint64]letterModel{}}
+	}
+	return m.topics[name]
+}
+
+// The outbox agrees with a plain list for each topic: whatever is emitted, handed on, parked and put back, with
+// housekeeping in between, reopened and killed.
+func TestModelOfTheOutbox(t *testing.T) {
+	base := memoryDir(t)
+	runs := 0
+	rapid.Check(t, func(t *rapid.T) {
+		runs++
+		clock := clockAt(1_700_000_000_000)
+		o := Options{TTL: time.Hour, RetryWindow: NoRetryWindow, Sync: SyncNever, Now: clock.now, SegmentSize: 4 << 10, Pace: -1, still: true}
+		dirs := 0
+		path := func() string { dirs++; return filepath.Join(base, fmt.Sprint(runs, "-", dirs)) }
+		dir := path()
+		s, err := Open(dir, &o)
+		require.NoError(t, err)
+		defer func() {
+			require.NoError(t, s.Close())
+			for i := range dirs + 1 {
+				_ = os.RemoveAll(filepath.Join(base, fmt.Sprint(runs, "-", i)))
+			}
+		}()
+		m := &boxModel{topics: map[string]*topicModel{}}
+		box := func() backend { return backend{s} }
+		names := rapid.SampledFrom([]string{"a", "b", "c"})
+		n := 0
+		anyParked := func(tm *topicModel) (ordinal uint64, ok bool) {
+			for o := range tm.parked {
+				if !ok || o < ordinal {
+					ordinal, ok = o, true
+				}
+			}
+			return ordinal, ok
+		}
+		t.Repeat(map[string]func(*rapid.T){
+			"emit": func(t *rapid.T) {
+				fails := rapid.IntRange(0, 5).Draw(t, "fails") == 0
+				err := s.Update(func(tx *Tx) error {
+					for range rapid.IntRange(1, 4).Draw(t, "messages") {
+						name := names.Draw(t, "topic")
+						n++
+						payload := fmt.Sprintf("%d %0*d", n, rapid.IntRange(0, 300).Draw(t, "size"), n)
+						require.NoError(t, tx.Emit(name, []byte(payload)))
+						if fails {
+							continue
+						}
+						tm := m.topic(name)
+						tm.waiting = append(tm.waiting, letterModel{ordinal: tm.next, payload: payload})
+						tm.next++
+					}
+					if fails {
+						return os.ErrInvalid
+					}
+					return tx.Set([]byte("n"), fmt.Append(nil, n))
+				})
+				require.Equal(t, fails, err != nil)
+			},
+			"sent": func(t *rapid.T) {
+				tm := m.topic(names.Draw(t, "topic"))
+				name := nameOf(m, tm)
+				if len(tm.waiting) == 0 {
+					require.Error(t, box().Sent(t.Context(), name, tm.next))
+					return
+				}
+				k := rapid.IntRange(1, len(tm.waiting)).Draw(t, "through")
+				require.NoError(t, box().Sent(t.Context(), name, tm.waiting[k-1].ordinal))
+				tm.waiting = tm.waiting[k:]
+			},
+			"park": func(t *rapid.T) {
+				tm := m.topic(names.Draw(t, "topic"))
+				name := nameOf(m, tm)
+				if len(tm.waiting) == 0 {
+					require.Error(t, box().Park(t.Context(), name, tm.next, "no"))
+					return
+				}
+				if len(tm.waiting) > 1 {
+					require.Error(t, box().Park(t.Context(), name, tm.waiting[1].ordinal, "not the first"))
+				}
+				l := tm.waiting[0]
+				require.NoError(t, box().Park(t.Context(), name, l.ordinal, "no"))
+				tm.waiting = tm.waiting[1:]
+				tm.parked[l.ordinal] = l
+			},
+			"unpark": func(t *rapid.T) {
+				tm := m.topic(names.Draw(t, "topic"))
+				name := nameOf(m, tm)
+				require.ErrorIs(t, box().Unpark(t.Context(), name, tm.next), receiver.ErrNotParked)
+				ordinal, ok := anyParked(tm)
+				if !ok {
+					return
+				}
+				l := tm.parked[ordinal]
+				require.NoError(t, box().Unpark(t.Context(), name, ordinal))
+				delete(tm.parked, ordinal)
+				l.ordinal = tm.next
+				tm.next++
+				tm.waiting = append(tm.waiting, l)
+			},
+			"put": func(t *rapid.T) { // so that segments fill up with what dies
+				clock.advance(time.Duration(rapid.IntRange(0, 30).Draw(t, "minutes")) * time.Minute)
+				for range 10 {
+					n++
+					_, _, err := s.PutIfAbsent(fmt.Append(nil, "key ", n), make([]byte, 100), 0)
+					require.NoError(t, err)
+				}
+			},
+			"compact":  func(t *rapid.T) { require.NoError(t, s.Compact()) },
+			"round":    func(t *rapid.T) { s.keepHouse() },
+			"snapshot": func(t *rapid.T) { require.NoError(t, s.Snapshot()) },
+			"recount":  func(t *rapid.T) { requireRecountedNow(t, s) },
+			"reopen": func(t *rapid.T) {
+				require.NoError(t, s.Close())
+				s, err = Open(dir, &o)
+				require.NoError(t, err)
+			},
+			"killed": func(t *rapid.T) {
+				to := path()
+				require.NoError(t, os.CopyFS(to, os.DirFS(dir)))
+				require.NoError(t, s.Close())
+				dir = to
+				s, err = Open(dir, &o)
+				require.NoError(t, err)
+			},
+			"": func(t *rapid.T) {
+				for name, tm := range m.topics {
+					after := uint64(0)
+					for i := range tm.waiting {
+						l := &tm.waiting[i]
+						got, ok, err := box().Next(t.Context(), name, after)
+						require.NoError(t, err)
+						require.True(t, ok, "message %d of %s", l.ordinal, name)
+						require.Equal(t, []any{l.ordinal, l.payload}, []any{got.Ordinal, string(got.Payload)})
+						if l.key == "" {
+							l.key = got.Key
+						}
+						require.NotEmpty(t, got.Key)
+						require.Equal(t, l.key, got.Key, "the key stays")
+						after = got.Ordinal
+					}
+					_, ok, err := box().Next(t.Context(), name, after)
+					require.NoError(t, err)
+					require.False(t, ok)
+				}
+				parked := 0
+				for got, err := range box().Parked(t.Context()) {
+					require.NoError(t, err)
+					parked++
+					l, ok := m.topics[got.Topic].parked[got.Ordinal]
+					require.True(t, ok)
+					require.Equal(t, []string{l.payload, l.key, "no"}, []string{string(got.Payload), got.Key, got.Reason})
+				}
+				want := 0
+				for _, tm := range m.topics {
+					want += len(tm.parked)
+				}
+				require.Equal(t, want, parked)
+			},
+		})
+	})
+}
+
+func nameOf(m *boxModel, tm *topicModel) string {
+	for name, other := range m.topics {
+		if other == tm {
+			return name
+		}
+	}
+	return ""
+}
+
+// Messages of transactions that run at the same time are in the order of the commits, each once.
+func TestOrderOfMessagesOfManyCallers(t *testing.T) {
+	s, _ := fresh(t)
+	r := receiverOf(t, s)
+	const callers, each = 8, 25
+	done := make(chan error, callers)
+	for c := range callers {
+		go func() {
+			for i := range each {
+				_, err := r.DoTx(t.Context(), fmt.Sprint(c, " ", i), func(_ context.Context, tx receiver.Tx) ([]byte, error) {
+					n, _, err := tx.Get([]byte("n"))
+					if err != nil {
+						return nil, err
+					}
+					n = append(n, 'x')
+					if err := tx.Emit("topic", fmt.Append(nil, len(n))); err != nil {
+						return nil, err
+					}
+					return nil, tx.Set([]byte("n"), n)
+				})
+				if err != nil {
+					done <- err
+					return
+				}
+			}
+			done <- nil
+		}()
+	}
+	for range callers {
+		require.NoError(t, <-done)
+	}
+	var got []string
+	for m, err := range r.Outgoing(t.Context()) {
+		require.NoError(t, err)
+		got = append(got, string(m.Payload))
+	}
+	var want []string
+	for i := range callers * each {
+		want = append(want, fmt.Sprint(i+1))
+	}
+	require.True(t, slices.Equal(want, got), "%v", got)
+}

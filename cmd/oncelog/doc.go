@@ -2,7 +2,8 @@
 //
 //	oncelog dedup --dir DIR [--field NAME | --column N [--delimiter C]] [--ttl D] [--out FILE] [--max-line N] < in > out
 //	oncelog demo [--requests N] [--crashes N]
-//	oncelog stat | verify | dump DIR [--json]
+//	oncelog stat | verify | dump | doubts DIR [--json]
+//	oncelog settle DIR KEY happened|not
 //	oncelog help [COMMAND]
 //	oncelog version
 //

@@ -39,6 +39,9 @@ type storeStats struct {
 	DiskBytes     int64          `json:"disk_bytes"`
 	LiveBytes     int64          `json:"live_bytes"`
 	Segments      int            `json:"segments"`
+	Outgoing      int            `json:"outgoing"`
+	Parked        int            `json:"parked"`
+	Doubts        int            `json:"doubts"`
 	LogBytes      uint64         `json:"log_bytes"`
 	CopiedBytes   uint64         `json:"copied_bytes"`
 	SnapshotBytes uint64         `json:"snapshot_bytes"`
@@ -61,7 +64,7 @@ func newStoreStats(dir string, st *oncelog.Store) *storeStats {
 	s := st.Stats()
 	v := &storeStats{
 		Dir: dir, Keys: s.Keys, IndexBytes: s.IndexBytes, DiskBytes: s.DiskBytes, LiveBytes: s.LiveBytes,
-		Segments: s.Segments, LogBytes: s.LogBytes, CopiedBytes: s.CopiedBytes, SnapshotBytes: s.SnapshotBytes,
+		Segments: s.Segments, Outgoing: s.Outgoing, Parked: s.Parked, Doubts: s.Doubts, LogBytes: s.LogBytes, CopiedBytes: s.CopiedBytes, SnapshotBytes: s.SnapshotBytes,
 	}
 	if asked := s.LogBytes - s.CopiedBytes; asked > 0 {
 		v.Amplification = float64(s.LogBytes+s.SnapshotBytes) / float64(asked)
@@ -87,6 +90,9 @@ func (v *storeStats) print(out io.Writer, now time.Time) error {
 	row("disk bytes", v.DiskBytes)
 	row("live bytes", v.LiveBytes)
 	row("segments", v.Segments)
+	row("outgoing", v.Outgoing)
+	row("parked", v.Parked)
+	row("doubts", v.Doubts)
 	if v.Snapshot == nil {
 		row("snapshot", "none")
 	} else {

@@ -26,7 +26,7 @@ func Store(t testing.TB) receiver.Store {
 }
 
 func newStore(t testing.TB, now func() time.Time) *store {
-	s := &store{keys: make(map[string]*entry), now: now}
+	s := emptyStore(now)
 	t.Cleanup(func() {
 		t.Helper()
 		s.mu.Lock()
@@ -40,11 +40,31 @@ func newStore(t testing.TB, now func() time.Time) *store {
 	return s
 }
 
+func emptyStore(now func() time.Time) *store {
+	return &store{now: now, keys: make(map[string]*entry), state: make(map[string][]byte), marks: make(map[string]uint64)}
+}
+
 type store struct {
-	now   func() time.Time
+	now func() time.Time
+	// step is called as each operation begins and as it ends, before its answer is given; nil = not at all. Its error
+	// takes the place of the answer, and before the operation that of its effect too.
+	step func(operation string, began bool) error
+
 	mu    sync.Mutex
 	keys  map[string]*entry
 	token uint64
+
+	tx    sync.Mutex // held by the transaction in progress
+	state map[string][]byte
+	marks map[string]uint64
+}
+
+// at is one end of an operation.
+func (s *store) at(operation string, began bool) error {
+	if s.step == nil {
+		return nil
+	}
+	return s.step(operation, began)
 }
 
 // entry is a key that is held, in doubt, or done. Expired ones are removed when they are met.
@@ -53,6 +73,8 @@ type entry struct {
 	changed     chan struct{}
 	fingerprint []byte
 	doubt       bool // in doubt while nobody holds it, and it was when the claim began
+	intent      bool // held under an intent, or in doubt because of one
+	note        []byte
 
 	by     uint64 // token of the claim that completed it
 	result receiver.Result
@@ -76,7 +98,7 @@ func (e *entry) claim() receiver.Claim {
 		return c
 	}
 	if e.doubt {
-		c.State = receiver.StateInDoubt
+		c.State, c.Note = receiver.StateInDoubt, bytes.Clone(e.note)
 		return c
 	}
 	c.State, c.Result, c.Until = receiver.StateDone, e.result, e.until
@@ -85,13 +107,21 @@ func (e *entry) claim() receiver.Claim {
 }
 
 // Claim implements receiver.Store.
-func (s *store) Claim(ctx context.Context, req receiver.Request) (receiver.Claim, error) {
+func (s *store) Claim(ctx context.Context, req receiver.Request) (c receiver.Claim, err error) {
 	if req.TTL < 0 {
-		return receiver.Claim{}, fmt.Errorf("oncetest: a TTL of %v is negative", req.TTL)
+		return c, fmt.Errorf("oncetest: a TTL of %v is negative", req.TTL)
 	}
-	if req.Intent || req.Mark != nil || req.ResultTTL != 0 || req.Quota != (receiver.Quota{}) {
-		return receiver.Claim{}, fmt.Errorf("oncetest: intents, sequences, quotas and TTLs of results need a real store: %w", errors.ErrUnsupported)
+	if req.Mark != nil || req.ResultTTL != 0 || req.Quota != (receiver.Quota{}) {
+		return c, fmt.Errorf("oncetest: sequences, quotas and TTLs of results need a real store: %w", errors.ErrUnsupported)
 	}
+	if err := s.at("Claim", true); err != nil {
+		return c, err
+	}
+	c = s.claim(&req)
+	return c, s.at("Claim", false)
+}
+
+func (s *store) claim(req *receiver.Request) receiver.Claim {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if e := s.get(req.Key); e != nil {
@@ -100,17 +130,30 @@ func (s *store) Claim(ctx context.Context, req receiver.Request) (receiver.Claim
 			s.token++
 			e.held, e.changed, c.Token = s.token, make(chan struct{}), s.token
 		}
-		return c, nil
+		return c
 	}
 	s.token++
 	s.keys[string(req.Key)] = &entry{
 		held: s.token, changed: make(chan struct{}), fingerprint: bytes.Clone(req.Fingerprint),
+		intent: req.Intent, note: bytes.Clone(req.Note),
 	}
-	return receiver.Claim{State: receiver.StateClaimed, Token: s.token}, nil
+	return receiver.Claim{State: receiver.StateClaimed, Token: s.token}
 }
 
 // Complete implements receiver.Store.
 func (s *store) Complete(ctx context.Context, key []byte, token uint64, res receiver.Result) (time.Time, error) {
+	if err := s.at("Complete", true); err != nil {
+		return time.Time{}, err
+	}
+	until, err := s.complete(key, token, res, nil)
+	if err == nil {
+		err = s.at("Complete", false)
+	}
+	return until, err
+}
+
+// complete completes a claim, together with what else becomes true then.
+func (s *store) complete(key []byte, token uint64, res receiver.Result, also func()) (time.Time, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	e := s.get(key)
@@ -119,6 +162,9 @@ func (s *store) Complete(ctx context.Context, key []byte, token uint64, res rece
 		return e.until, nil
 	case e == nil || e.held != token:
 		return time.Time{}, receiver.ErrStaleToken
+	}
+	if also != nil {
+		also()
 	}
 	defer close(e.changed)
 	switch res.Kind {
@@ -139,8 +185,20 @@ func (s *store) Complete(ctx context.Context, key []byte, token uint64, res rece
 	return e.until, nil
 }
 
+// CompleteAll implements receiver.Batcher.
+func (s *store) CompleteAll(ctx context.Context, all []receiver.Completion) []receiver.Completed {
+	ends := make([]receiver.Completed, len(all))
+	for i, c := range all {
+		ends[i].Until, ends[i].Err = s.Complete(ctx, c.Key, c.Token, c.Result)
+	}
+	return ends
+}
+
 // Release implements receiver.Store.
 func (s *store) Release(ctx context.Context, key []byte, token uint64) error {
+	if err := s.at("Release", true); err != nil {
+		return err
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	e := s.get(key)
@@ -151,7 +209,33 @@ func (s *store) Release(ctx context.Context, key []byte, token uint64) error {
 		delete(s.keys, string(key))
 	}
 	close(e.changed)
-	return nil
+	return s.at("Release", false)
+}
+
+// died returns the store as the next process finds it when this one dies: what was held is free, or in doubt under an
+// intent.
+func (s *store) died() *store {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	next := emptyStore(s.now)
+	next.token = s.token
+	for key, e := range s.keys {
+		was := *e
+		switch {
+		case was.held != 0 && !was.doubt && !was.intent:
+			continue
+		case was.held != 0:
+			was.held, was.doubt = 0, true
+		}
+		next.keys[key] = &was
+	}
+	for key, v := range s.state {
+		next.state[key] = v
+	}
+	for source, seq := range s.marks {
+		next.marks[source] = seq
+	}
+	return next
 }
 
 // Doubts implements receiver.Inspector.

@@ -132,6 +132,7 @@ func (a *attempt) record(c *call, res Result) (Outcome, error) {
 	landed := false
 	defer func() {
 		if !landed { // the store panicked: it is not known what it did
+			_ = a.rollback(c)
 			flights.fail(c, a.key)
 		}
 	}()

@@ -75,8 +75,12 @@ type callTx struct {
 // use opens the transaction if it is not, and returns with it locked against other goroutines of fn; release ends that.
 func (t *callTx) use() (tx Transaction, release func(), err error) {
 	t.mu.Lock()
+	defer func() {
+		if release == nil { // an error, or the store panicked
+			t.mu.Unlock()
+		}
+	}()
 	if err := t.open(); err != nil {
-		t.mu.Unlock()
 		return nil, nil, err
 	}
 	return t.opened, t.mu.Unlock, nil
@@ -95,15 +99,17 @@ func (t *callTx) open() error {
 		lock.forget()
 		return t.err
 	}
+	defer func() {
+		t.c.unblock(&lock.flight)
+		if t.opened == nil {
+			lock.forget()
+			return
+		}
+		t.lock = lock
+		lock.flight.runner.Store(t.c)
+	}()
 	t.opened, t.err = t.store.Begin(context.WithoutCancel(t.c), t.key, t.c.token)
-	t.c.unblock(&lock.flight)
-	if t.err != nil {
-		lock.forget()
-		return t.err
-	}
-	t.lock = lock
-	lock.flight.runner.Store(t.c)
-	return nil
+	return t.err
 }
 
 // end makes the transaction unusable. opened is nil if it was never used.

@@ -154,7 +154,7 @@ var moreRules = []test{
 		require.Len(s, outs, 2)
 	}},
 	{"10 a batch of a sequence", func(s *suite) {
-		if s.lacksBatches() {
+		if s.lacksBatches() || s.lacksMarks() {
 			return
 		}
 		r, runs := s.plain(), 0

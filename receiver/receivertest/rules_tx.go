@@ -347,7 +347,7 @@ var txRules = []test{
 		}
 	}},
 	{"10 DoSeqTx moves the mark with the state", func(s *suite) {
-		if s.lacksTx() {
+		if s.lacksTx() || s.lacksMarks() {
 			return
 		}
 		r := s.plain()

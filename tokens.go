@@ -82,12 +82,21 @@ func (t *tokens) raise(s *Store) error {
 		s.claims.release(c, false)
 		return err
 	}
-	err = s.commit(size, change{claim: c, record: record.Record{
+	changes := []change{{c, record.Record{
 		Kind: record.State, Receiver: true, At: s.clock.millis(), Expires: record.Forever, Key: tokenKey,
 		Value: binary.LittleEndian.AppendUint64(nil, last+tokenStep),
-	}})
-	if err == nil {
-		t.allow(last, last+tokenStep)
+	}}}
+	commit, err := s.stage(size, 0, changes, nil)
+	s.claims.release(c, err == nil)
+	if err != nil {
+		return err
 	}
-	return err
+	// Allowed before it is published: who comes in between, and finds nothing on its way, would raise it once more.
+	if err = s.log.Wait(commit); err != nil {
+		s.claims.withdraw(c, commit)
+		return err
+	}
+	t.allow(last, last+tokenStep)
+	s.publish(c)
+	return nil
 }

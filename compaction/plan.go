@@ -60,7 +60,7 @@ func Make(s State) Plan {
 
 // Merge returns what Make would do about too many segments, and nothing else.
 func Merge(s State) Plan {
-	if !s.tooMany(len(s.Segments)) {
+	if len(s.Segments) == 0 || !s.tooMany(len(s.Segments)) {
 		return Plan{}
 	}
 	p := Plan{Through: s.Segments[0].Number}

@@ -145,6 +145,11 @@ func TestADropThatWasInterrupted(t *testing.T) {
 			require.Equal(t, want, got[len(got)-len(want):], name)
 			require.NoDirExists(t, segmentDir(work, 4))
 			require.EqualValues(t, 5, l.Segments()[0].Number())
+			ends := int64(0)
+			for _, s := range l.Segments() {
+				ends += s.End()
+			}
+			require.Equal(t, ends, l.Stats().DiskBytes, "what is gone is not counted, neither in nor out")
 			require.NoError(t, l.Close())
 			holdsBehind(t, work, want)
 

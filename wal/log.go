@@ -138,9 +138,11 @@ func Open(dir string, o Options, from Start, replay func(Frame) error) (*Log, er
 		}
 		return nil, err
 	}
+	disk := int64(0)
 	for _, s := range l.all() {
-		l.stats.disk.Add(s.End())
+		disk += s.End()
 	}
+	l.stats.disk.Store(disk) // recovery counted out what it removed, and nothing had been counted in
 	return l, nil
 }
 

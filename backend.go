@@ -385,8 +385,8 @@ func (b backend) outcome(o *completing) (err error) {
 	}
 	kept := true // a number of a sequence whose result says nothing is in the mark alone
 	if l.mark != nil {
-		empty := r.Kind == record.Result && len(r.Value) == 0 && len(l.fingerprint) == 0
-		if kept, err = s.advance(o, empty, ms); err != nil {
+		kept = r.Kind != record.Result || len(r.Value) > 0 || len(l.fingerprint) > 0
+		if kept, err = s.advance(o, kept); err != nil {
 			return err
 		}
 	}

@@ -13,13 +13,35 @@ import (
 // mark is how far a receiver's source has come: the value and the attributes of its record.
 //
 // Ordinal is the lowest number that was handled. Above the mark itself, at number+1, it says that number is awaited: a
-// source handled strictly in order has begun with it, and nothing was handled yet. ResultTTL is the longest time for
-// which results of the source were ever kept, 0 = none was: then a number that the mark knows, and that has no record,
-// had an empty result, and not one that is gone.
+// source handled strictly in order has begun with it, and nothing was handled yet. Code is a bitmap of the numbers that
+// were handled with a result that is kept in a record: if there is none, the result is gone. A number without that bit
+// had an empty result.
 type mark struct {
 	record.MarkValue
-	first     uint64
-	resultTTL int64
+	first uint64
+	kept  bitmap // bit i is number-i
+}
+
+// bitmap has the least significant bit of a byte first, and as many bytes as it needs.
+type bitmap []byte
+
+func (b bitmap) has(bit uint64) bool { return bit/8 < uint64(len(b)) && b[bit/8]>>(bit%8)&1 == 1 }
+
+func (b *bitmap) set(bit uint64) {
+	if need := int(bit/8 + 1); len(*b) < need {
+		*b = append(*b, make([]byte, need-len(*b))...)
+	}
+	(*b)[bit/8] |= 1 << (bit % 8)
+}
+
+// shifted returns the bitmap with each bit moved up, and those that reach the limit left out.
+func (b bitmap) shifted(by, limit uint64) (moved bitmap) {
+	for i := uint64(0); i < uint64(len(b))*8 && by < limit && i < limit-by; i++ {
+		if b.has(i) {
+			moved.set(i + by)
+		}
+	}
+	return moved
 }
 
 func (m *mark) awaits() bool { return m.first > m.Number }
@@ -29,64 +51,51 @@ func (m *mark) has(seq uint64) bool {
 	if m.awaits() || seq >= m.Number {
 		return seq == m.Number && !m.awaits()
 	}
-	i := m.Number - 1 - seq
-	return i/8 < uint64(len(m.Window)) && m.Window[i/8]>>(i%8)&1 == 1
+	return bitmap(m.Window).has(m.Number - 1 - seq)
 }
 
-// handle notes that a number was handled, and what it knows of numbers behind it, as many as window.
-func (m *mark) handle(seq, window uint64) {
-	if m.awaits() {
-		m.Number, m.first, m.Window = seq, seq, nil
-		return
+// handle notes that a number was handled, and whether its result is kept; of the numbers behind the mark it knows as
+// many as window.
+func (m *mark) handle(seq, window uint64, kept bool) {
+	switch {
+	case m.awaits():
+		m.Number, m.first, m.Window, m.kept = seq, seq, nil, nil
+	case seq > m.Number:
+		by := seq - m.Number
+		moved := bitmap(m.Window).shifted(by, window)
+		if by <= window {
+			moved.set(by - 1) // the old mark is one of those that were handled
+		}
+		m.Number, m.Window, m.kept = seq, moved, m.kept.shifted(by, window+1)
+	case seq < m.Number:
+		i := m.Number - 1 - seq
+		if i >= window {
+			return
+		}
+		moved := bitmap(m.Window)
+		moved.set(i)
+		m.Window = moved
 	}
 	m.first = min(m.first, seq)
-	if seq > m.Number {
-		m.shift(seq-m.Number, window)
-		m.Number = seq
-		return
-	}
-	if i := m.Number - 1 - seq; seq < m.Number && i < window {
-		m.grow(i)
-		m.Window[i/8] |= 1 << (i % 8)
-	}
-}
-
-func (m *mark) grow(bit uint64) {
-	if need := int(bit/8 + 1); len(m.Window) < need {
-		m.Window = append(m.Window, make([]byte, need-len(m.Window))...)
-	}
-}
-
-// shift moves the window by as many numbers as the mark rises; the old mark is one of those that were handled.
-func (m *mark) shift(by, window uint64) {
-	old := m.Window
-	m.Window = nil
-	if by > window {
-		return
-	}
-	m.grow(by - 1)
-	m.Window[(by-1)/8] |= 1 << ((by - 1) % 8)
-	for i := uint64(0); i < uint64(len(old))*8 && i+by < window; i++ {
-		if old[i/8]>>(i%8)&1 == 1 {
-			m.grow(i + by)
-			m.Window[(i+by)/8] |= 1 << ((i + by) % 8)
-		}
+	if kept {
+		m.kept.set(m.Number - seq)
 	}
 }
 
 // markRoom bounds the size of a mark's record.
 func markRoom(m *receiver.Mark) int {
-	return record.MaxSize(len(m.Source), 2*binary.MaxVarintLen64+int(m.Window/8)+1, markAttrs)
+	bits := int(m.Window/8) + 2
+	return record.MaxSize(len(m.Source), 2*binary.MaxVarintLen64+bits, markAttrs+bits)
 }
 
-// markAttrs bounds a mark's attributes: two tags with their lengths, and two numbers.
-const markAttrs = 4 + 2*binary.MaxVarintLen64
+// markAttrs bounds a mark's attributes without the bitmap: two tags with their lengths, and a number.
+const markAttrs = 2 + 3*binary.MaxVarintLen64
 
 func (m *mark) record(key []byte, at int64) record.Record {
 	return record.Record{
 		Kind: record.Mark, Receiver: true, At: at, Expires: record.Forever, Key: key,
 		Value: record.AppendMark(nil, m.MarkValue),
-		Attrs: record.AppendAttributes(nil, &record.Attributes{Ordinal: m.first, ResultTTL: m.resultTTL}),
+		Attrs: record.AppendAttributes(nil, &record.Attributes{Ordinal: m.first, Code: m.kept}),
 	}
 }
 
@@ -100,7 +109,7 @@ func parseReceiverMark(r *record.Record) (m mark, err error) {
 		return m, fmt.Errorf("%w: %w", ErrCorrupt, err)
 	}
 	m.Window = bytes.Clone(m.Window)
-	m.first, m.resultTTL = a.Ordinal, a.ResultTTL
+	m.first, m.kept = a.Ordinal, bytes.Clone(a.Code)
 	return m, nil
 }
 
@@ -162,7 +171,7 @@ func (s *Store) handled(req *receiver.Mark) (c receiver.Claim, ok bool, err erro
 		return c, false, fmt.Errorf("%w: epoch %d, not %d", receiver.ErrFenced, m.Epoch, req.Epoch)
 	case m.has(req.Seq):
 		c = receiver.Claim{State: receiver.StateDone, Result: receiver.Result{Kind: receiver.KindValue}}
-		if m.resultTTL > 0 {
+		if m.kept.has(m.Number - req.Seq) {
 			c.Result.Kind = receiver.KindGone
 		}
 		return c, true, nil
@@ -209,36 +218,30 @@ func (s *Store) await(req *receiver.Mark) error {
 	return s.commit(size, change{c, m.record(n.key, s.clock.millis())})
 }
 
-// advance adds the change of the source's mark to those of a number that was handled. kept says whether its result is
-// to be recorded: not if it is empty, as all results of the source have been.
-func (s *Store) advance(o *completing, empty bool, ttl int64) (kept bool, err error) {
+// advance adds the change of the source's mark to those of a number that was handled, with a result that is to be kept
+// or is empty. It returns whether a record must be kept after all.
+func (s *Store) advance(o *completing, keep bool) (bool, error) {
 	req := o.l.mark
 	n, err := s.name(record.ReceiverMarks, []byte(req.Source))
 	if err != nil {
 		return false, err
 	}
 	c, m, ok, err := s.holdMark(n)
-	if err != nil {
+	switch {
+	case err != nil:
 		return false, err
-	}
-	if ok && m.Epoch > req.Epoch { // a later epoch has begun meanwhile, and the mark is its own
+	case ok && m.Epoch > req.Epoch, ok && m.Epoch == req.Epoch && req.Seq < m.Number && m.Number-req.Seq > req.Window:
+		// A later epoch has begun meanwhile, or the number has fallen behind the window: the mark can't tell of it.
 		s.claims.release(c, false)
 		return true, nil
-	}
-	if !ok || m.Epoch < req.Epoch {
+	case !ok || m.Epoch < req.Epoch:
 		m = mark{MarkValue: record.MarkValue{Number: req.Seq, Epoch: req.Epoch}, first: req.Seq}
-	} else {
-		// One that has fallen behind the window while it was handled leaves no trace in the mark.
-		kept = req.Seq < m.Number && m.Number-req.Seq > req.Window
-		m.handle(req.Seq, req.Window)
 	}
-	if kept = kept || !empty || m.resultTTL > 0; kept {
-		m.resultTTL = max(m.resultTTL, ttl)
-	}
+	m.handle(req.Seq, req.Window, keep)
 	r := m.record(n.key, s.clock.millis())
 	o.changes = append(o.changes, change{c, r})
 	o.size += record.MaxSize(len(r.Key), len(r.Value), len(r.Attrs))
-	return kept, nil
+	return keep, nil
 }
 
 // Source implements receiver.Marker.

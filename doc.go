@@ -26,6 +26,11 @@
 // runs, which unlike a claim nobody waits for inside the store, and backend.go records what came of it. A lease has set
 // room for its key aside in the log, so that work that was done can always be recorded as done.
 //
+// The receiver's other records: what a transaction emits waits in the outbox (outbox.go), which knows the places of
+// messages by topic and order; a source's mark (sequence.go) moves in the frame of the result; keys in doubt are a set
+// (doubts.go), and what scopes take up is counted (scopes.go). All three are in snapshots, and exact as of the
+// transaction through which a snapshot is.
+//
 // # Staying small
 //
 // Housekeeping (house.go) runs by itself. A ledger (package compaction) knows how much of each segment is alive: what

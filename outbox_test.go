@@ -40,7 +40,7 @@ func (m *boxModel) topic(name string) *topicModel {
 
 // The outbox agrees with a plain list for each topic: whatever is emitted, handed on, parked and put back, with
 // housekeeping in between, reopened and killed.
-func TestModelOfTheOutbox(t *testing.T) {
+func TestPromise13ModelOfTheOutbox(t *testing.T) {
 	base := memoryDir(t)
 	runs := 0
 	rapid.Check(t, func(t *rapid.T) {

@@ -107,7 +107,7 @@ func TestHousekeepingBesideALongTransaction(t *testing.T) {
 }
 
 // A process that dies under an intent leaves a doubt, with its note; one that dies without leaves nothing.
-func TestAnIntentOutlivesItsProcess(t *testing.T) {
+func TestPromise14AnIntentOutlivesItsProcess(t *testing.T) {
 	s, dir := fresh(t)
 	r := receiverOf(t, s).Scope("tenant")
 	images := make(chan string, 2)

@@ -44,6 +44,26 @@ func TestPromisesAndTheirTests(t *testing.T) {
 	require.Equal(t, promised, tested)
 }
 
+// docs/PATTERN.md names a test for each sentence; a test of that name, or of that beginning, must be there.
+func TestThePatternNamesItsTests(t *testing.T) {
+	page, err := os.ReadFile("docs/PATTERN.md")
+	require.NoError(t, err)
+	var all strings.Builder
+	require.NoError(t, filepath.WalkDir(".", func(path string, _ fs.DirEntry, err error) error {
+		if err != nil || !strings.HasSuffix(path, "_test.go") {
+			return err
+		}
+		b, err := os.ReadFile(path)
+		all.Write(b)
+		return err
+	}))
+	named := regexp.MustCompile("`(Test\\w+)…?`").FindAllStringSubmatch(string(page), -1)
+	require.Greater(t, len(named), 15)
+	for _, name := range named {
+		require.Contains(t, all.String(), "func "+name[1], "docs/PATTERN.md names a test that is not there")
+	}
+}
+
 // The README's program is the Example, line by line.
 func TestTheProgramOfTheReadme(t *testing.T) {
 	readme, err := os.ReadFile("README.md")

@@ -14,6 +14,9 @@
 //	go test ./bench -run '^$' -bench Commit -benchtime 20x -slice 1s -timeout 30m    # figures to quote
 //	go test ./bench -run '^$' -bench Lone -benchtime 20x
 //
+// Besides: Do and Batch (do_test.go), Open after a kill and a close (open_test.go), and what three TTLs of steady load
+// write, what housekeeping costs its neighbours, and the collector (steady_test.go). -large is for 10 million keys.
+//
 // -slice is how long a slice takes at the limit. ONCELOG_BENCH_DIR says where the files go, by default to the
 // system's directory for temporary files; it must not lie in memory. The long form writes up to 5 GB, and deletes
 // them.

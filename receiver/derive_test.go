@@ -106,3 +106,19 @@ func TestKeyFromOfNestedCalls(t *testing.T) {
 		require.Equal(t, outer, Derive(ctx, "s"))
 	})
 }
+
+// The keys of messages, and those derived inside a sequence, are pinned as well, by values from another program.
+func TestMessageKeysAndThoseOfSequencesArePinned(t *testing.T) {
+	r, err := New(&nothing{}, nil)
+	require.NoError(t, err)
+	order := &call{Context: t.Context(), r: r, key: "order-4711"}
+	require.Equal(t, "81ec4807-4761-8eb8-a98a-30047ee73087", messageKey(order, "mail", 1))
+	order.r = r.Scope("tenant")
+	require.Equal(t, "78eeec11-6d8c-8ff4-af81-daf27627db00", messageKey(order, "mail", 2))
+	number := func(r *Receiver, epoch, seq uint64) *call {
+		return &call{Context: t.Context(), r: r, seq: &number{source: "orders", seq: seq, mark: Mark{Epoch: epoch}}}
+	}
+	require.Equal(t, "4586e2ae-cd69-8a4b-aabe-c008b5fe729c", Derive(number(r.Scope("tenant"), 0, 7), "charge"))
+	require.Equal(t, "d1778e50-8928-8f15-9e88-f0de7fb7addb", Derive(number(r, 3, 300), "charge"))
+	require.Equal(t, "775e62f2-cfe0-8ac9-9fee-7d94e804874a", messageKey(number(r, 3, 300), "mail", 1))
+}

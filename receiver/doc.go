@@ -19,6 +19,15 @@
 // Between fn's effect and its record a crash can fall, and then fn runs again after the restart. So pass the key on
 // to whatever fn changes, by Derive, or change it in the same transaction as the record.
 //
+// That same transaction is DoTx (tx.go): the store's transaction is opened at its first use, and the result is recorded
+// by its commit. A store that has no transactions, marks, batches or outbox says errors.ErrUnsupported before fn runs;
+// nothing is emulated.
+//
+//	DoSeq   (sequence.go)  a number of a source is a key, and its store keeps a mark instead of a record for each
+//	intents (doubt.go)     a key whose holder is gone, or does not know, is in doubt until it is settled
+//	DoAll   (batch.go)     many claims, completed together
+//	Relay   (relay.go)     what transactions emitted is handed on, a topic a goroutine
+//
 // A scope keeps the keys of one sender apart from those of another; scope and key are encoded so that no two pairs
 // meet (encode.go).
 package receiver

@@ -81,3 +81,37 @@ func TestTenMillionPairsNeverMeet(t *testing.T) {
 	}
 	require.Zero(t, meetings)
 }
+
+// Numbers of sequences are read back as what they are, never meet a key, and belong to the scope of their source.
+func TestNumbersNeverMeetKeys(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		names := rapid.SliceOfN(rapid.String(), 0, 4).Draw(t, "scope")
+		scope := rootScope
+		for _, name := range names {
+			scope = subScope(scope, name)
+		}
+		source := rapid.StringN(1, -1, -1).Draw(t, "source")
+		epoch, seq := rapid.Uint64().Draw(t, "epoch"), rapid.Uint64().Draw(t, "seq")
+		number := appendNumber(nil, scope, source, epoch, seq)
+		k, ok := ParseKey(number)
+		require.True(t, ok)
+		require.Equal(t, Key{Scope: append([]string{}, names...), Source: source, Epoch: epoch, Seq: seq}, Key{append([]string{}, k.Scope...), k.Name, k.Source, k.Epoch, k.Seq})
+		key := rapid.StringN(1, -1, -1).Draw(t, "key")
+		full := appendKey(nil, scope, key)
+		k, ok = ParseKey(full)
+		require.True(t, ok)
+		require.Equal(t, key, k.Name)
+		require.NotEqual(t, full, number)
+		count, path, ok := ScopeOf(number)
+		require.True(t, ok)
+		count2, path2, ok := ScopeOf(full)
+		require.True(t, ok)
+		require.EqualValues(t, len(names), count)
+		require.Equal(t, count, count2)
+		require.Equal(t, path2, path)
+		_, _ = ParseKey(full[:rapid.IntRange(0, len(full)).Draw(t, "cut")])
+		_, _, _ = ScopeOf(number[:rapid.IntRange(0, len(number)).Draw(t, "cut")])
+		_, ok = ParseKey([]byte(rapid.SliceOf(rapid.Byte()).Draw(t, "garbage")))
+		_ = ok
+	})
+}

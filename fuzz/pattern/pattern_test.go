@@ -46,7 +46,7 @@ type process struct {
 	next map[string]uint64 // the ordinal that a topic must go on with
 }
 
-func TestKilledInTheMiddleOfItsMessages(t *testing.T) {
+func TestPromise13KilledInTheMiddleOfItsMessages(t *testing.T) {
 	kills := *killsWanted
 	switch {
 	case kills > 0:

@@ -11,7 +11,6 @@ import (
 	"strconv"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -67,9 +66,8 @@ const topics = 3
 // service is the child.
 type service struct {
 	job
-	st   *oncelog.Store
-	r    *receiver.Receiver
-	left atomic.Int64
+	st *oncelog.Store
+	r  *receiver.Receiver
 }
 
 func (j job) run() error {

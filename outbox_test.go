@@ -2,10 +2,14 @@ package oncelog
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -247,4 +251,153 @@ func TestOrderOfMessagesOfManyCallers(t *testing.T) {
 		want = append(want, fmt.Sprint(i+1))
 	}
 	require.True(t, slices.Equal(want, got), "%v", got)
+}
+
+// Everybody at once: messages are emitted, handed on, parked and put back, by two at a time, while housekeeping copies
+// them and makes snapshots. What is found by reopening, with the snapshots and without, is what there was.
+func TestPromise13TheOutboxUnderEverybody(t *testing.T) {
+	turns := 12
+	if testing.Short() {
+		turns = 4
+	}
+	for range turns {
+		dir := filepath.Join(memoryDir(t), "store")
+		o := Options{TTL: time.Hour, RetryWindow: NoRetryWindow, Sync: SyncNever, SegmentSize: 4 << 10, Pace: -1}
+		s := open(t, dir, o)
+		b := backend{s}
+		ctx := t.Context()
+		topics := []string{"a", "b", "c"}
+		var emitting, working sync.WaitGroup
+		var done atomic.Bool
+		for e := range 4 {
+			emitting.Go(func() {
+				for i := range 150 {
+					err := s.Update(func(tx *Tx) error {
+						for n := range 1 + i%3 {
+							if err := tx.Emit(topics[(i+n)%3], fmt.Appendf(make([]byte, i%200), "%d %d", e, i)); err != nil {
+								return err
+							}
+						}
+						return tx.Set([]byte("state"), make([]byte, i))
+					})
+					if err != nil {
+						t.Error(err)
+					}
+				}
+			})
+		}
+		var unparked [3]atomic.Int64
+		for i, topic := range topics {
+			working.Go(func() {
+				for last := uint64(0); !done.Load(); {
+					m, ok, err := b.Next(ctx, topic, last)
+					if err != nil {
+						t.Error(err)
+						return
+					}
+					if !ok {
+						runtime.Gosched()
+						continue
+					}
+					if m.Ordinal != last+1 {
+						t.Errorf("%s: %d behind %d", topic, m.Ordinal, last)
+					}
+					if m.Ordinal%5 == 0 {
+						err = b.Park(ctx, topic, m.Ordinal, "no")
+					} else {
+						err = b.Sent(ctx, topic, m.Ordinal)
+					}
+					if err != nil {
+						t.Error(err)
+						return
+					}
+					last = m.Ordinal
+				}
+			})
+			for range 2 {
+				working.Go(func() {
+					for n := uint64(5); !done.Load(); {
+						switch err := b.Unpark(ctx, topic, n); {
+						case err == nil:
+							unparked[i].Add(1)
+							n += 10 // every other one stays
+						case errors.Is(err, receiver.ErrNotParked):
+							if unparked[i].Load() > int64(n/10) {
+								n += 10 // the other one had it
+							}
+							runtime.Gosched()
+						default:
+							t.Error(err)
+							return
+						}
+					}
+				})
+			}
+		}
+		working.Go(func() {
+			for i := 0; !done.Load(); i++ {
+				err := s.Compact()
+				if err == nil && i%2 == 0 {
+					err = s.Snapshot()
+				}
+				if err != nil {
+					t.Error(err)
+					return
+				}
+			}
+		})
+		emitting.Wait()
+		done.Store(true)
+		working.Wait()
+		requireRecounted(t, s)
+		want := boxContents(t, s)
+		killed := crashed(t, dir)
+		bare := crashed(t, dir)
+		require.NoError(t, os.RemoveAll(filepath.Join(bare, snapshotName)))
+		for _, dir := range []string{killed, bare} {
+			o.still = true
+			again := open(t, dir, o)
+			require.Equal(t, want, boxContents(t, again))
+			requireRecounted(t, again)
+		}
+	}
+}
+
+func boxContents(t *testing.T, s *Store) map[string]string {
+	all := map[string]string{}
+	r := receiverOf(t, s)
+	for m, err := range r.Outgoing(t.Context()) {
+		require.NoError(t, err)
+		all[fmt.Sprint("waiting ", m.Topic, " ", m.Ordinal)] = m.Key + string(m.Payload)
+	}
+	for m, err := range r.Parked(t.Context()) {
+		require.NoError(t, err)
+		all[fmt.Sprint("parked ", m.Topic, " ", m.Ordinal)] = m.Key + string(m.Payload)
+	}
+	for name, topic := range s.outbox.topics {
+		all["topic "+name] = fmt.Sprint(topic.sent, topic.last, topic.next)
+	}
+	return all
+}
+
+// A transaction that is refused when it is staged gives its ordinals back: the next message has them.
+func TestARefusedMessageLeavesNoHole(t *testing.T) {
+	s := open(t, filepath.Join(t.TempDir(), "store"), Options{still: true})
+	b := backend{s}
+	require.NoError(t, s.Update(func(tx *Tx) error { return tx.Emit("topic", []byte("first")) }))
+	_, err := s.stage(100, 0, nil, []letter{
+		outgoing("topic", []byte("refused"), nil), sent("topic", 1), sent("other", 7), // no such message
+	})
+	require.Error(t, err)
+	s.outbox.mu.Lock()
+	_, undo, err := s.outbox.admit(s.id, []letter{outgoing("topic", []byte("refused"), nil), sent("topic", 1)})
+	require.NoError(t, err)
+	undo() // as when the log refuses the frame
+	s.outbox.mu.Unlock()
+	require.NoError(t, s.Update(func(tx *Tx) error { return tx.Emit("topic", []byte("second")) }))
+	require.NoError(t, b.Sent(t.Context(), "topic", 1))
+	m, ok, err := b.Next(t.Context(), "topic", 0)
+	require.NoError(t, err)
+	require.True(t, ok)
+	require.Equal(t, []any{uint64(2), "second"}, []any{m.Ordinal, string(m.Payload)})
 }

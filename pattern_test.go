@@ -6,12 +6,15 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"path/filepath"
+	"runtime"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/oncelog/oncelog/compaction"
 	"github.com/oncelog/oncelog/receiver"
+	"github.com/oncelog/oncelog/record"
 )
 
 // What can wait for a transaction lock, or for what its holder holds, is refused inside the fn of a DoTx, whether its
@@ -331,4 +334,56 @@ func TestAPanicOfPublish(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, "m", string(m.Payload), "it waits")
 	}
+}
+
+// A DoTx that fails after it has seen what is staged waits until that is durable: its answer rests on it.
+func TestPromise1AFailedDoTxWaitsForWhatItSaw(t *testing.T) {
+	s, _ := fresh(t)
+	r := receiverOf(t, s)
+	n, err := s.name(record.States, []byte("state"))
+	require.NoError(t, err)
+	c, err := s.holdCurrent(n)
+	require.NoError(t, err)
+	_, err = r.Do(t.Context(), "raises the tokens", func(context.Context) ([]byte, error) { return nil, nil })
+	require.NoError(t, err)
+	ch := []change{{c, record.Record{Kind: record.State, At: s.clock.millis(), Expires: record.Forever, Key: []byte("state"), Value: []byte("v")}}}
+	commit, err := s.stage(100, 0, ch, nil) // in the queue, and its leader is this test
+	require.NoError(t, err)
+	s.claims.release(c, true)
+	saw, done := make(chan string, 1), make(chan error, 1)
+	failed := errors.New("no")
+	go func() {
+		_, err := r.DoTx(context.Background(), "k", func(_ context.Context, tx receiver.Tx) ([]byte, error) {
+			v, _, err := tx.Get([]byte("state"))
+			saw <- string(v)
+			return nil, errors.Join(err, failed)
+		})
+		done <- err
+	}()
+	require.Equal(t, "v", <-saw)
+	for range 1000 { // it has all the time it needs
+		runtime.Gosched()
+	}
+	select {
+	case err := <-done:
+		require.Fail(t, "it did not wait", "%v", err)
+	case <-time.After(20 * time.Millisecond):
+	}
+	require.NoError(t, s.settle(commit, ch))
+	require.ErrorIs(t, <-done, failed)
+}
+
+// A key that gets its record while it is claimed counts once.
+func TestAClaimAndItsRecordCountOnce(t *testing.T) {
+	var s scopes
+	key := []byte("\x00k") // of the root scope
+	two := receiver.Quota{Keys: 2}
+	require.NoError(t, s.claim(key, two, 0))
+	s.change(key, nil, &compaction.Entry{Expires: record.Forever, Size: 10})
+	require.NoError(t, s.claim([]byte("\x00l"), two, 0))
+	require.ErrorIs(t, s.claim([]byte("\x00m"), two, 0), receiver.ErrQuota)
+	s.unclaim(key)
+	require.ErrorIs(t, s.claim([]byte("\x00m"), two, 0), receiver.ErrQuota)
+	s.unclaim([]byte("\x00l"))
+	require.NoError(t, s.claim([]byte("\x00m"), two, 0))
 }

@@ -226,6 +226,30 @@ var seqRules = []test{
 		_, err = r.DoSeq(background, "source", 11, value("", &runs))
 		require.NoError(s, err)
 	}},
+	{"10 a number that falls behind the window while it runs", func(s *suite) {
+		if s.lacksMarks() {
+			return
+		}
+		r, _ := s.receiver(receiver.Options{Window: 8})
+		b, runs := newBlocker(), 0
+		slow := make(chan error, 1)
+		go func() {
+			_, err := r.DoSeq(background, "source", 1, b.fn)
+			slow <- err
+		}()
+		await(s, b.running, 1)
+		for seq := uint64(2); seq < 20; seq++ {
+			_, err := r.DoSeq(background, "source", seq, value("", &runs))
+			require.NoError(s, err)
+		}
+		b.finish("", nil)
+		require.NoError(s, await(s, slow, 1))
+		out, err := r.DoSeq(background, "source", 1, s.never)
+		require.NoError(s, err, "it has a record of its own")
+		require.True(s, out.Replayed)
+		_, err = r.DoSeq(background, "source", 2, s.never)
+		require.ErrorIs(s, err, receiver.ErrTooOld)
+	}},
 	{"10 epochs", func(s *suite) {
 		if s.lacksMarks() {
 			return

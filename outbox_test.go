@@ -16,7 +16,9 @@ import (
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
 
+	"github.com/oncelog/oncelog/index"
 	"github.com/oncelog/oncelog/receiver"
+	"github.com/oncelog/oncelog/record"
 )
 
 // boxModel is what the outbox must hold.
@@ -400,4 +402,43 @@ func TestARefusedMessageLeavesNoHole(t *testing.T) {
 	require.NoError(t, err)
 	require.True(t, ok)
 	require.Equal(t, []any{uint64(2), "second"}, []any{m.Ordinal, string(m.Payload)})
+}
+
+// What is about to go, by a transaction that is staged, is not copied, and goes once: the log would have it in the
+// other order.
+func TestWhatIsAboutToGoIsNotCopied(t *testing.T) {
+	s := open(t, filepath.Join(t.TempDir(), "store"), Options{still: true})
+	b := backend{s}
+	require.NoError(t, s.Update(func(tx *Tx) error {
+		return errors.Join(tx.Emit("topic", []byte("1")), tx.Emit("topic", []byte("2")))
+	}))
+	require.NoError(t, b.Park(t.Context(), "topic", 1, "no"))
+	topic := s.outbox.topics["topic"]
+	at, parked := topic.messages[2].loc, topic.parked[1].loc
+	copyOf := func(kind record.Kind, ordinal uint64, at index.Location) letter {
+		return letter{
+			record: record.Record{Kind: kind, Expires: record.Forever, Key: []byte("topic")},
+			attrs:  record.Attributes{Ordinal: ordinal}, moved: at,
+		}
+	}
+	gone := letter{record: tombstone(record.Parked, 0, []byte("topic")), attrs: record.Attributes{Ordinal: 1}}
+	s.outbox.mu.Lock()
+	defer s.outbox.mu.Unlock()
+	all, undo, err := s.outbox.admit(s.id, []letter{copyOf(record.Outgoing, 2, at), copyOf(record.Parked, 1, parked)})
+	require.NoError(t, err)
+	require.Len(t, all, 2)
+	undo()
+	_, undo, err = s.outbox.admit(s.id, []letter{sent("topic", 2), gone})
+	require.NoError(t, err)
+	all, _, err = s.outbox.admit(s.id, []letter{copyOf(record.Outgoing, 2, at), copyOf(record.Parked, 1, parked)})
+	require.NoError(t, err)
+	require.Empty(t, all)
+	_, _, err = s.outbox.admit(s.id, []letter{gone})
+	require.ErrorIs(t, err, receiver.ErrNotParked)
+	_, _, err = s.outbox.admit(s.id, []letter{sent("topic", 2)})
+	require.Error(t, err)
+	undo()
+	all, _, err = s.outbox.admit(s.id, []letter{copyOf(record.Outgoing, 2, at+1)})
+	require.NoError(t, err)
+	require.Empty(t, all, "it has been moved already")
 }

@@ -22,6 +22,8 @@ var rooms = map[string][]string{
 	"cmd/oncelog":       {"*"},
 	"bench":             {"*"},
 	"fuzz":              {"*"},
+	"fuzz/trace":        {},
+	"fuzz/crash":        {"*"},
 	"fuzz/pattern":      {"*"},
 	"examples/consumer": {"receiver"},
 	"examples/ledger":   {"receiver"},

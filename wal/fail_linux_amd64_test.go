@@ -51,7 +51,7 @@ func eachCallFails(t *testing.T, errno syscall.Errno, step int) {
 	}
 	rounds := map[int]*round{}
 	phase := ""
-	trace(t, "fail", base, func(c call) syscall.Errno {
+	traceCalls(t, "fail", base, func(c call) syscall.Errno {
 		if c.name == "note" {
 			name, what, _ := strings.Cut(c.path, " ")
 			n, err := strconv.Atoi(name)

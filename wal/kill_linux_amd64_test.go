@@ -83,7 +83,7 @@ func TestRecoveryMayBeKilledAnywhere(t *testing.T) {
 	snapshots := func(base string) string {
 		before := memoryDir(t)
 		count := map[string]int{}
-		trace(t, "recover", base, func(c call) syscall.Errno {
+		traceCalls(t, "recover", base, func(c call) syscall.Errno {
 			name, _, _ := strings.Cut(c.path, "/")
 			if c.name == "note" || !c.changes() && c.name != "fsync" {
 				return 0
@@ -130,7 +130,7 @@ func copyOf(t *testing.T, dir string) string {
 func recovering(t *testing.T, dir string) (calls []string) {
 	base := memoryDir(t)
 	copyTo(t, dir, filepath.Join(base, "log"))
-	trace(t, "recover", base, func(c call) syscall.Errno {
+	traceCalls(t, "recover", base, func(c call) syscall.Errno {
 		if c.name != "openat" && c.name != "close" {
 			calls = append(calls, c.String())
 		}
@@ -258,7 +258,7 @@ func TestTheOrderOfWriting(t *testing.T) {
 		base := memoryDir(t)
 		d := disk{map[string]bool{}, map[string]bool{}, map[uint64]bool{}}
 		acknowledged := 0
-		trace(t, "write", base, func(c call) syscall.Errno {
+		traceCalls(t, "write", base, func(c call) syscall.Errno {
 			if c.name != "note" {
 				d.see(t, c, base)
 				return 0

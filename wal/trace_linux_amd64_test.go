@@ -1,20 +1,21 @@
 package wal
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
 	"testing"
-	"unsafe"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/oncelog/oncelog/fuzz/trace"
 )
 
 // A tracer runs a child (children in helper_test.go) and stops it at every system call that changes what a directory
@@ -42,7 +43,7 @@ func (c call) String() string {
 // traced are the children that a tracer follows.
 func traced(child func()) func() {
 	return func() {
-		check(stopAtCalls())
+		check(trace.StopAt(slices.Collect(maps.Keys(seen))))
 		child()
 	}
 }
@@ -56,29 +57,26 @@ func note(format string, args ...any) {
 
 func tracedDir() string { return os.Getenv(traceEnv) }
 
-// trace runs the child and calls on before each of its calls; an error that on returns becomes the call's, which
+// traceCalls runs the child and calls on before each of its calls; an error that on returns becomes the call's, which
 // then does not happen. The child must end well.
-func trace(t *testing.T, child, dir string, on func(c call) syscall.Errno) {
+func traceCalls(t *testing.T, child, dir string, on func(c call) syscall.Errno) {
 	t.Helper()
 	out, err := os.CreateTemp(t.TempDir(), "")
 	require.NoError(t, err)
 	defer func() { require.NoError(t, out.Close()) }()
-	// The kernel lets only the thread that started the child control it.
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
 	cmd := exec.Command(os.Args[0])
 	// Without a second's sleep at the end of the race detector.
 	cmd.Env = append(os.Environ(), childEnv+"="+child, traceEnv+"="+dir, "GORACE=atexit_sleep_ms=0", "GOCOVERDIR="+t.TempDir())
 	cmd.Stdout, cmd.Stderr = out, out
-	cmd.SysProcAttr = &syscall.SysProcAttr{Ptrace: true}
-	if err := cmd.Start(); errors.Is(err, syscall.EPERM) {
+	status, err := trace.Run(cmd, func(pid, tid int, r *syscall.PtraceRegs) syscall.Errno {
+		if c, ok := callOf(pid, tid, r, dir); ok {
+			return on(c)
+		}
+		return 0
+	})
+	if errors.Is(err, trace.ErrForbidden) {
 		t.Skip("this machine lets nobody trace a process")
-	} else {
-		require.NoError(t, err)
 	}
-	pid := cmd.Process.Pid
-	defer func() { _ = cmd.Process.Kill(); _ = cmd.Process.Release() }()
-	status, err := follow(pid, dir, on)
 	require.NoError(t, err)
 	said, err := os.ReadFile(out.Name())
 	require.NoError(t, err)
@@ -93,89 +91,7 @@ var seen = map[uint64]string{
 	syscall.SYS_FACCESSAT: "note",
 }
 
-const (
-	sysRenameat2 = 316
-	sysSeccomp   = 317
-
-	seccompSetModeFilter = 1
-	seccompTsync         = 1 // for all threads
-	seccompTrace         = 0x7ff00000
-	seccompAllow         = 0x7fff0000
-	prSetNoNewPrivs      = 38
-
-	wnothread          = 0x20000000 // wait only for what this thread traces, not for the process's other children
-	ptraceExitKill     = 0x00100000
-	ptraceTraceSeccomp = 0x00000080
-	ptraceOptions      = syscall.PTRACE_O_TRACECLONE | ptraceTraceSeccomp | ptraceExitKill
-	eventSeccomp       = 7
-)
-
-// stopAtCalls makes this process stop at those calls and at no others: stopping at each is ten times as slow.
-func stopAtCalls() error {
-	const load, equal, ret = syscall.BPF_LD | syscall.BPF_W | syscall.BPF_ABS, syscall.BPF_JMP | syscall.BPF_JEQ | syscall.BPF_K, syscall.BPF_RET | syscall.BPF_K
-	filter := []syscall.SockFilter{{Code: load, K: 0}} // the call's number
-	for n := range seen {
-		filter = append(filter, syscall.SockFilter{Code: equal, K: uint32(n), Jf: 1}, syscall.SockFilter{Code: ret, K: seccompTrace})
-	}
-	filter = append(filter, syscall.SockFilter{Code: ret, K: seccompAllow})
-	program := syscall.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]}
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
-	if _, _, errno := syscall.RawSyscall6(syscall.SYS_PRCTL, prSetNoNewPrivs, 1, 0, 0, 0, 0); errno != 0 {
-		return fmt.Errorf("no new privileges: %w", errno)
-	}
-	if r, _, errno := syscall.RawSyscall(sysSeccomp, seccompSetModeFilter, seccompTsync, uintptr(unsafe.Pointer(&program))); errno != 0 || r != 0 {
-		return fmt.Errorf("seccomp: %d, %w", r, errno)
-	}
-	return nil
-}
-
-func follow(pid int, dir string, on func(c call) syscall.Errno) (syscall.WaitStatus, error) {
-	var status syscall.WaitStatus
-	if _, err := syscall.Wait4(pid, &status, syscall.WALL, nil); err != nil {
-		return status, fmt.Errorf("wait for the start: %w", err)
-	}
-	if err := syscall.PtraceSetOptions(pid, ptraceOptions); err != nil {
-		return status, fmt.Errorf("options: %w", err)
-	}
-	known := map[int]bool{pid: true} // threads that have had their first stop
-	tid, signal := pid, 0
-	for {
-		_ = syscall.PtraceCont(tid, signal) // one that is gone will be reaped
-		var err error
-		for tid = -1; tid < 0; {
-			if tid, err = syscall.Wait4(-1, &status, syscall.WALL|wnothread, nil); err != nil && !errors.Is(err, syscall.EINTR) {
-				return status, fmt.Errorf("wait: %w", err)
-			}
-		}
-		signal = 0
-		switch {
-		case !status.Stopped():
-			if tid == pid {
-				return status, nil
-			}
-		case status.StopSignal() == syscall.SIGTRAP && status.TrapCause() == eventSeccomp:
-			var r syscall.PtraceRegs
-			if err := syscall.PtraceGetRegs(tid, &r); err != nil {
-				return status, fmt.Errorf("registers: %w", err)
-			}
-			c, ok := callOf(pid, tid, &r, dir)
-			if !ok {
-				continue
-			}
-			if errno := on(c); errno != 0 {
-				r.Orig_rax, r.Rax = ^uint64(0), uint64(-int64(errno)) // no call, and this is its result
-				if err := syscall.PtraceSetRegs(tid, &r); err != nil {
-					return status, fmt.Errorf("registers: %w", err)
-				}
-			}
-		case status.StopSignal() == syscall.SIGTRAP, status.StopSignal() == syscall.SIGSTOP && !known[tid]:
-			known[tid] = true
-		default:
-			signal = int(status.StopSignal())
-		}
-	}
-}
+const sysRenameat2 = 316
 
 // callOf reads the call that the thread is about to make. ok is false when it changes nothing below dir.
 func callOf(pid, tid int, r *syscall.PtraceRegs, dir string) (c call, ok bool) {
@@ -183,14 +99,14 @@ func callOf(pid, tid int, r *syscall.PtraceRegs, dir string) (c call, ok bool) {
 	path := ""
 	switch c.name {
 	case "mkdirat", "unlinkat", "renameat", "note":
-		path = text(tid, r.Rsi)
+		path = trace.Text(tid, r.Rsi)
 	case "openat":
 		if r.Rdx&syscall.O_CREAT == 0 {
 			return c, false
 		}
-		path = text(tid, r.Rsi)
+		path = trace.Text(tid, r.Rsi)
 	default:
-		path, _ = os.Readlink(fmt.Sprintf("/proc/%d/fd/%d", pid, r.Rdi))
+		path = trace.File(pid, r.Rdi)
 	}
 	switch c.name {
 	case "write":
@@ -207,22 +123,6 @@ func callOf(pid, tid int, r *syscall.PtraceRegs, dir string) (c call, ok bool) {
 	}
 	c.path = rel
 	return c, below
-}
-
-// text reads the string at an address of the child.
-func text(tid int, at uint64) string {
-	var b []byte
-	for chunk := make([]byte, 64); len(b) < 4096; at += uint64(len(chunk)) {
-		n, err := syscall.PtracePeekData(tid, uintptr(at), chunk)
-		if i := bytes.IndexByte(chunk[:n], 0); i >= 0 {
-			return string(append(b, chunk[:i]...))
-		}
-		b = append(b, chunk[:n]...)
-		if err != nil || n < len(chunk) {
-			break
-		}
-	}
-	return string(b)
 }
 
 // segmentOf returns the number of the segment that a path lies in, or is; 0 for none.

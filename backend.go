@@ -10,7 +10,6 @@ import (
 
 	"github.com/oncelog/oncelog/receiver"
 	"github.com/oncelog/oncelog/record"
-	"github.com/oncelog/oncelog/wal"
 )
 
 // Receiver returns a receiver whose keys are remembered here. They are a keyspace of their own: no call of Receiver.Do
@@ -273,59 +272,111 @@ func (b backend) Complete(ctx context.Context, key []byte, token uint64, res rec
 	return end.Until, end.Err
 }
 
-// CompleteAll implements receiver.Batcher. Each completion is a transaction of its own; all are in the log's queue
-// before the first is waited for, and so share a sync.
+// CompleteAll implements receiver.Batcher: as few transactions as their size allows, one after the other. None is in the
+// log's queue while another is staged or its keys are waited for: the first commit of a batch leads it, so whoever waited
+// then could be waiting for the very batch that waits for this call.
 func (b backend) CompleteAll(_ context.Context, all []receiver.Completion) []receiver.Completed {
-	s := b.s
 	ends := make([]receiver.Completed, len(all))
-	open := make([]completing, len(all))
+	var open []completing
+	size := 0
+	flush := func() {
+		b.complete(open)
+		for i := range open {
+			o := &open[i]
+			ends[o.place].Until, ends[o.place].Err = b.ended(o)
+		}
+		open, size = nil, 0
+	}
 	for i := range all {
-		n, err := s.name(record.ReceiverRecords, all[i].Key)
+		c := &all[i]
+		n, err := b.s.name(record.ReceiverRecords, c.Key)
 		if err != nil {
 			ends[i].Err = err
 			continue
 		}
-		l := s.leases.completing(n, all[i].Token)
+		l := b.s.leases.completing(n, c.Token)
 		if l == nil {
-			ends[i].Until, ends[i].Err = b.completed(n, all[i].Token)
+			ends[i].Until, ends[i].Err = b.completed(n, c.Token)
 			continue
 		}
-		open[i] = completing{l: l, res: all[i].Result}
-		o := &open[i]
-		if o.err = b.outcome(o); o.err != nil || len(o.changes) == 0 {
-			continue
+		more := record.MaxSize(len(c.Key), len(c.Result.Value)+len(c.Result.Message), maxClaimAttrs)
+		if size > 0 && size+more > batchBytes {
+			flush()
 		}
-		o.commit, o.err = s.stage(o.size, l.reserved, o.changes, nil)
-		o.letGo(s)
+		open = append(open, completing{l: l, res: c.Result, place: i})
+		size += more
 	}
-	for i := range open {
-		if o := &open[i]; o.l != nil {
-			if o.commit != nil {
-				o.l.reserved = 0
-				o.err = s.settle(o.commit, o.changes)
-			}
-			ends[i].Until, ends[i].Err = b.ended(o)
-		}
-	}
+	flush()
 	return ends
 }
+
+// batchBytes is about how large a transaction of many completions may be: what the log syncs at once without making
+// others wait for longer than a sync.
+const batchBytes = 1 << 20
 
 // completing is a claim whose result is being recorded.
 type completing struct {
 	l       *lease
 	res     receiver.Result
-	changes []change // whose keys are held
+	place   int      // among those that were asked for
+	changes []change // of the claim's own key, which is held
 	size    int
 	expires int64
 	last    bool // there is nothing less to be recorded
-	commit  *wal.Commit
 	err     error
 }
 
-// letGo releases the keys of the changes.
-func (o *completing) letGo(s *Store) {
-	for _, ch := range o.changes {
-		s.claims.release(ch.claim, o.commit != nil)
+// complete records the results of claims in one transaction. If that is refused, each is tried on its own: a smaller
+// one may find room.
+func (b backend) complete(all []completing) {
+	s := b.s
+	marks, err := s.holdMarks(all)
+	var changes []change
+	size, reserved := 0, int64(0)
+	for i := range all {
+		o := &all[i]
+		if o.err = err; o.err != nil {
+			continue
+		}
+		if o.err = b.outcome(o, marks); o.err == nil {
+			changes = append(changes, o.changes...)
+			size += o.size
+			reserved += o.l.reserved
+		}
+	}
+	changes, size = marks.changes(s, changes, size)
+	if len(changes) == 0 {
+		marks.letGo(s, false)
+		return
+	}
+	commit, err := s.stage(size, reserved, changes, nil)
+	for i := range all {
+		for _, ch := range all[i].changes {
+			s.claims.release(ch.claim, err == nil)
+		}
+	}
+	marks.letGo(s, err == nil)
+	if err != nil && len(all) > 1 {
+		for i := range all {
+			if all[i].err == nil {
+				all[i].changes, all[i].size = nil, 0
+				b.complete(all[i : i+1])
+			}
+		}
+		return
+	}
+	if err == nil {
+		for i := range all {
+			if all[i].err == nil {
+				all[i].l.reserved = 0
+			}
+		}
+		err = s.settle(commit, changes)
+	}
+	for i := range all {
+		if all[i].err == nil {
+			all[i].err = err
+		}
 	}
 }
 
@@ -349,16 +400,11 @@ func (b backend) ended(o *completing) (time.Time, error) {
 	return until(o.expires, now, wall), nil
 }
 
-// outcome finds the changes that a result makes, and holds their keys.
-func (b backend) outcome(o *completing) (err error) {
+// outcome finds the change that a result makes of its own key, which is held then, and that of its source's mark, which
+// is.
+func (b backend) outcome(o *completing, marks heldMarks) (err error) {
 	s, l := b.s, o.l
 	o.expires = record.Forever
-	defer func() {
-		if err != nil {
-			o.letGo(s)
-			o.changes = nil
-		}
-	}()
 	known := l.intent || l.doubt // there is a record of the key
 	switch o.res.Kind {
 	case receiver.KindDoubt:
@@ -383,20 +429,18 @@ func (b backend) outcome(o *completing) (err error) {
 	if err := s.opts.checkValue(r.Value); err != nil {
 		return err
 	}
-	kept := true // a number of a sequence whose result says nothing is in the mark alone
-	if l.mark != nil {
-		kept = r.Kind != record.Result || len(r.Value) > 0 || len(l.fingerprint) > 0
-		if kept, err = s.advance(o, kept); err != nil {
-			return err
-		}
-	}
+	// A number of a sequence whose result says nothing is in the mark alone, if the mark can tell of it.
+	kept := l.mark == nil || r.Kind != record.Result || len(r.Value) > 0 || len(l.fingerprint) > 0 || !marks.tells(l.mark)
 	switch {
 	case kept:
-		return o.add(s, r, ms)
+		err = o.add(s, r, ms)
 	case known:
-		return o.add(s, tombstone(record.Result, 0, nil), 0)
+		err = o.add(s, tombstone(record.Result, 0, nil), 0)
 	}
-	return nil
+	if err == nil && l.mark != nil {
+		marks.advance(l.mark, kept)
+	}
+	return err
 }
 
 // add adds a change of the claim's own key: a record that lives for a TTL in milliseconds, unless it does not expire.

@@ -6,6 +6,7 @@ import (
 
 	"github.com/oncelog/oncelog/receiver"
 	"github.com/oncelog/oncelog/record"
+	"github.com/oncelog/oncelog/wal"
 )
 
 // backendTx is a transaction in which a claim is completed: a Tx, and at its end the claim's own changes in the same
@@ -44,23 +45,34 @@ func (t *backendTx) Commit(_ context.Context, res receiver.Result) (time.Time, e
 	if l == nil {
 		return time.Time{}, receiver.ErrStaleToken
 	}
-	o := completing{l: l, res: res}
-	if o.err = t.b.outcome(&o); o.err == nil {
-		own := o.changes
-		o.commit, o.changes, o.err = t.stage(o.size, l.reserved, own)
-		for _, ch := range own {
-			s.claims.release(ch.claim, o.commit != nil)
-		}
+	all := []completing{{l: l, res: res}}
+	o := &all[0]
+	marks, err := s.holdMarks(all)
+	if err == nil {
+		err = t.b.outcome(o, marks)
 	}
-	if o.err != nil { // nothing was staged
+	var own, changes []change
+	var commit *wal.Commit
+	if err == nil {
+		size := 0
+		own, size = marks.changes(s, o.changes, o.size)
+		commit, changes, err = t.stage(size, l.reserved, own)
+	}
+	for _, ch := range o.changes {
+		s.claims.release(ch.claim, err == nil)
+	}
+	marks.letGo(s, err == nil)
+	if err != nil { // nothing was staged
 		s.leases.running(l)
-		return time.Time{}, o.err
+		return time.Time{}, err
 	}
 	t.end()
 	l.reserved = 0
-	t.err = s.settle(o.commit, o.changes)
+	if commit != nil {
+		t.err = s.settle(commit, changes)
+	}
 	o.err, o.last, t.landed = t.err, true, t.err == nil
-	return t.b.ended(&o)
+	return t.b.ended(o)
 }
 
 // Rollback implements receiver.Transaction.

@@ -224,6 +224,7 @@ func (s *Store) dropThrough(through uint64) error {
 		return err
 	}
 	s.ledger.Drop(through)
+	s.scopes.drop(through)
 	return nil
 }
 

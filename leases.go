@@ -106,7 +106,18 @@ func (t *leases) completing(n name, token uint64) *lease {
 
 func (t *leases) running(l *lease) { t.set(l, leaseRunning) }
 
-func (t *leases) orphan(l *lease) { t.set(l, leaseOrphan) }
+// orphan tells those that asked, too: it will not change any more.
+func (t *leases) orphan(l *lease) {
+	sh := t.shard(l.name)
+	sh.mu.Lock()
+	l.state = leaseOrphan
+	changed := l.changed
+	l.changed = nil
+	sh.mu.Unlock()
+	if changed != nil {
+		close(changed)
+	}
+}
 
 func (t *leases) set(l *lease, to leaseState) {
 	sh := t.shard(l.name)
@@ -117,6 +128,9 @@ func (t *leases) set(l *lease, to leaseState) {
 
 // endLease removes the lease, gives back the room it did not use, and tells those that asked.
 func (s *Store) endLease(l *lease) {
+	if l.quota {
+		s.scopes.unclaim(l.key) // before another can claim it
+	}
 	sh := s.leases.shard(l.name)
 	sh.mu.Lock()
 	delete(sh.m, string(l.key))
@@ -124,9 +138,6 @@ func (s *Store) endLease(l *lease) {
 	sh.mu.Unlock()
 	if l.reserved > 0 {
 		s.log.Unreserve(l.reserved)
-	}
-	if l.quota {
-		s.scopes.unclaim(l.key)
 	}
 	if changed != nil {
 		close(changed)

@@ -83,7 +83,7 @@ func (l *letter) size() int {
 }
 
 // Emit leaves a message that receiver.Relay hands on once the transaction is durable: at least once, and in order
-// within its topic. It travels with a key made from its place in the topic.
+// within its topic. It travels with a key made from its place in the topic and its content.
 func (tx *Tx) Emit(topic string, payload []byte) error { return tx.emit(topic, payload, "") }
 
 func (tx *Tx) emit(topic string, payload []byte, key string) error {
@@ -142,7 +142,9 @@ func (o *outbox) admit(id [16]byte, letters []letter) (admitted []letter, undo f
 			t.next++
 			undos = append(undos, func() { t.next-- })
 			if len(l.attrs.MessageKey) == 0 {
-				l.attrs.MessageKey = []byte(receiver.KeyOf(id[:], l.record.Key, binary.BigEndian.AppendUint64(nil, *n)))
+				// With time and payload: where commits may be lost, another message may have this ordinal one day.
+				place := binary.BigEndian.AppendUint64(binary.BigEndian.AppendUint64(nil, *n), uint64(l.record.At))
+				l.attrs.MessageKey = []byte(receiver.KeyOf(id[:], l.record.Key, place, l.record.Value))
 			}
 		case l.record.Kind == record.Sent:
 			if *n <= t.ended || *n >= t.next {
@@ -379,10 +381,11 @@ func (b backend) Next(ctx context.Context, topic string, after uint64) (m receiv
 	defer s.gate.leave(after)
 	return s.message(func() (place, record.Kind, uint64, bool) {
 		t := s.outbox.topics[topic]
-		if t == nil || max(after, t.sent) >= t.last {
+		// What is staged as handed on may lie in a segment that is dropped before that is applied.
+		if t == nil || max(after, t.ended) >= t.last {
 			return place{}, 0, 0, false
 		}
-		n := max(after, t.sent) + 1
+		n := max(after, t.ended) + 1
 		return t.messages[n], record.Outgoing, n, true
 	}, topic)
 }
@@ -447,7 +450,7 @@ func (b backend) Park(ctx context.Context, topic string, ordinal uint64, reason 
 		record: record.Record{Kind: record.Parked, Expires: record.Forever, Key: []byte(topic), Value: m.Payload},
 		attrs:  record.Attributes{Ordinal: ordinal, MessageKey: []byte(m.Key), Code: []byte(reason)},
 	}
-	return b.post([]letter{p, sent(topic, ordinal)}, false)
+	return b.post([]letter{p, sent(topic, ordinal)}, true)
 }
 
 // Unpark implements receiver.Outbox.
@@ -474,7 +477,7 @@ func (s *Store) parkedMessage(topic string, ordinal uint64) (receiver.Message, b
 	defer s.gate.leave(ordinal)
 	return s.message(func() (place, record.Kind, uint64, bool) {
 		t := s.outbox.topics[topic]
-		if t == nil || t.parked[ordinal] == nil {
+		if t == nil || t.parked[ordinal] == nil || t.parked[ordinal].leaving {
 			return place{}, 0, 0, false
 		}
 		return t.parked[ordinal].place, record.Parked, ordinal, true

@@ -15,22 +15,25 @@ import (
 // scopes counts, for quotas, what the receiver's keys of each scope take up: keys and bytes of records that are live.
 // Expiries are told apart in steps of a 32nd of the TTL at most, and what expires in a step counts to its end. A scope
 // in which nothing is live is forgotten.
+//
+// As in the ledger, each segment has its part, which goes with it: what is alive in a segment is counted in elsewhere
+// before the segment is dropped, and a replay that no longer finds it need not know what it was.
 type scopes struct {
 	shift uint // a step has 2^shift milliseconds
 
-	mu sync.Mutex
-	m  map[string]*scope
+	mu       sync.Mutex
+	m        map[string]*scope
+	segments map[uint64]map[string][]cell // by number, then by scope; the cells in ascending order
 }
 
 // scope is the account of one scope.
 type scope struct {
-	keys, bytes int64 // of all cells and never
-	cells       []cell
-	never       cell                // of what does not expire
+	keys, bytes int64               // of all cells
+	cells       []cell              // in ascending order; the last may be what does not expire
 	claimed     map[string]struct{} // keys that are claimed under a quota and have no record yet
 }
 
-// cell is what expires by a time, which is a whole number of steps.
+// cell is what expires by a time, which is a whole number of steps, or Forever.
 type cell struct{ end, keys, bytes int64 }
 
 const stepsOfTTL = 32
@@ -68,13 +71,11 @@ func (s *scopes) change(key []byte, old, new *compaction.Entry) {
 		}
 		sc = s.add(string(id))
 	}
-	if old != nil {
-		if c := sc.find(s.end(old.Expires)); c != nil {
-			sc.count(c, -1, -int64(old.Size))
-		}
+	if old != nil && s.segments[old.Segment] != nil {
+		s.count(sc, old.Segment, string(id), cell{s.end(old.Expires), -1, -int64(old.Size)})
 	}
 	if new != nil {
-		sc.count(sc.cell(s.end(new.Expires)), 1, int64(new.Size))
+		s.count(sc, new.Segment, string(id), cell{s.end(new.Expires), 1, int64(new.Size)})
 		delete(sc.claimed, string(key))
 	}
 	s.forget(string(id), sc)
@@ -97,38 +98,69 @@ func (s *scopes) end(expires int64) int64 {
 	return (expires + 1<<s.shift - 1) >> s.shift << s.shift
 }
 
-func (sc *scope) count(c *cell, keys, bytes int64) {
-	c.keys += keys
-	c.bytes += bytes
-	sc.keys += keys
-	sc.bytes += bytes
-}
-
-// find returns the cell of a step's end, or nil.
-func (sc *scope) find(end int64) *cell {
-	if end == record.Forever {
-		return &sc.never
+// count adds a cell to the account of a segment's part and to that of the scope.
+func (s *scopes) count(sc *scope, segment uint64, id string, c cell) {
+	sc.count(c)
+	part := s.segments[segment]
+	if part == nil {
+		part = make(map[string][]cell)
+		if s.segments == nil {
+			s.segments = make(map[uint64]map[string][]cell)
+		}
+		s.segments[segment] = part
 	}
-	if i, ok := sc.search(end); ok {
-		return &sc.cells[i]
-	}
-	return nil
-}
-
-// cell is find that makes the cell if it is missing.
-func (sc *scope) cell(end int64) *cell {
-	if end == record.Forever {
-		return &sc.never
-	}
-	i, ok := sc.search(end)
+	cells := part[id]
+	i, ok := search(cells, c.end)
 	if !ok {
-		sc.cells = slices.Insert(sc.cells, i, cell{end: end})
+		cells = slices.Insert(cells, i, cell{end: c.end})
 	}
-	return &sc.cells[i]
+	cells[i].keys += c.keys
+	cells[i].bytes += c.bytes
+	if cells[i].keys == 0 {
+		cells = slices.Delete(cells, i, i+1)
+	}
+	if part[id] = cells; len(cells) == 0 {
+		delete(part, id)
+	}
 }
 
-func (sc *scope) search(end int64) (int, bool) {
-	return slices.BinarySearchFunc(sc.cells, end, func(c cell, end int64) int {
+// count adds a cell, unless it takes from one that has expired.
+func (sc *scope) count(c cell) {
+	i, ok := search(sc.cells, c.end)
+	if !ok {
+		if c.keys < 0 {
+			return
+		}
+		sc.cells = slices.Insert(sc.cells, i, cell{end: c.end})
+	}
+	sc.cells[i].keys += c.keys
+	sc.cells[i].bytes += c.bytes
+	sc.keys += c.keys
+	sc.bytes += c.bytes
+}
+
+// drop counts out what lies in the segments through a number.
+func (s *scopes) drop(through uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for number, part := range s.segments {
+		if number > through {
+			continue
+		}
+		for id, cells := range part {
+			if sc := s.m[id]; sc != nil {
+				for _, c := range cells {
+					sc.count(cell{c.end, -c.keys, -c.bytes})
+				}
+				s.forget(id, sc)
+			}
+		}
+		delete(s.segments, number)
+	}
+}
+
+func search(cells []cell, end int64) (int, bool) {
+	return slices.BinarySearchFunc(cells, end, func(c cell, end int64) int {
 		switch {
 		case c.end < end:
 			return -1
@@ -142,7 +174,7 @@ func (sc *scope) search(end int64) (int, bool) {
 // expire counts out what has expired.
 func (sc *scope) expire(now int64) {
 	n := 0
-	for ; n < len(sc.cells) && sc.cells[n].end <= now; n++ {
+	for ; n < len(sc.cells) && sc.cells[n].end <= now; n++ { // T ends before Forever
 		sc.keys -= sc.cells[n].keys
 		sc.bytes -= sc.cells[n].bytes
 	}
@@ -209,28 +241,30 @@ func (s *scopes) expire(now int64) {
 // Snapshots hold the accounts as of their Through:
 //
 //	v  the step's shift
-//	v  number of scopes, and for each
-//	     v  length of its encoded path
-//	     n  path
-//	     v  keys, v  bytes that do not expire
-//	     v  number of cells, and for each: signed varint its end, v keys, v bytes
+//	v  number of segments, and for each
+//	     v  its number
+//	     v  number of scopes, and for each
+//	          v  length of its encoded path
+//	          n  path
+//	          v  number of cells, and for each: signed varint its end, v keys, v bytes
 func (s *scopes) append(dst []byte) []byte {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	dst = binary.AppendUvarint(dst, uint64(s.shift))
-	dst = binary.AppendUvarint(dst, uint64(len(s.m)))
-	amounts := func(c *cell) {
-		dst = binary.AppendUvarint(dst, uint64(c.keys))
-		dst = binary.AppendUvarint(dst, uint64(c.bytes))
-	}
-	for id, sc := range s.m {
-		dst = binary.AppendUvarint(dst, uint64(len(id)))
-		dst = append(dst, id...)
-		amounts(&sc.never)
-		dst = binary.AppendUvarint(dst, uint64(len(sc.cells)))
-		for i := range sc.cells {
-			dst = binary.AppendVarint(dst, sc.cells[i].end)
-			amounts(&sc.cells[i])
+	put := func(v uint64) { dst = binary.AppendUvarint(dst, v) }
+	put(uint64(s.shift))
+	put(uint64(len(s.segments)))
+	for number, part := range s.segments {
+		put(number)
+		put(uint64(len(part)))
+		for id, cells := range part {
+			put(uint64(len(id)))
+			dst = append(dst, id...)
+			put(uint64(len(cells)))
+			for _, c := range cells {
+				dst = binary.AppendVarint(dst, c.end)
+				put(uint64(c.keys))
+				put(uint64(c.bytes))
+			}
 		}
 	}
 	return dst
@@ -243,11 +277,16 @@ func (s *scopes) parse(b []byte) error {
 		return fmt.Errorf("quotas are counted in steps of 2^%d ms now, not 2^%d", s.shift, shift)
 	}
 	for range p.count() {
-		sc := s.add(string(p.bytes()))
-		sc.count(&sc.never, int64(p.number()), int64(p.number()))
+		number := p.number()
 		for range p.count() {
-			sc.cells = append(sc.cells, cell{end: p.signed()})
-			sc.count(&sc.cells[len(sc.cells)-1], int64(p.number()), int64(p.number()))
+			id := string(p.bytes())
+			sc := s.m[id]
+			if sc == nil {
+				sc = s.add(id)
+			}
+			for range p.count() {
+				s.count(sc, number, id, cell{p.signed(), int64(p.number()), int64(p.number())})
+			}
 		}
 	}
 	return p.end()

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/binary"
 	"fmt"
+	"slices"
 
 	"github.com/oncelog/oncelog/receiver"
 	"github.com/oncelog/oncelog/record"
@@ -15,10 +16,11 @@ import (
 // Ordinal is the lowest number that was handled. Above the mark itself, at number+1, it says that number is awaited: a
 // source handled strictly in order has begun with it, and nothing was handled yet. Code is a bitmap of the numbers that
 // were handled with a result that is kept in a record: if there is none, the result is gone. A number without that bit
-// had an empty result.
+// had an empty result. Token is the floor: with a smaller window than today's, what is below it was forgotten.
 type mark struct {
 	record.MarkValue
 	first uint64
+	floor uint64 // what was handled below it is forgotten, whatever the window is now
 	kept  bitmap // bit i is number-i
 }
 
@@ -67,18 +69,18 @@ func (m *mark) handle(seq, window uint64, kept bool) {
 			moved.set(by - 1) // the old mark is one of those that were handled
 		}
 		m.Number, m.Window, m.kept = seq, moved, m.kept.shifted(by, window+1)
-	case seq < m.Number:
-		i := m.Number - 1 - seq
-		if i >= window {
-			return
+	default:
+		m.Window, m.kept = bitmap(m.Window).shifted(0, window), m.kept.shifted(0, window+1)
+		if i := m.Number - 1 - seq; seq < m.Number && i < window {
+			moved := bitmap(m.Window)
+			moved.set(i)
+			m.Window = moved
 		}
-		moved := bitmap(m.Window)
-		moved.set(i)
-		m.Window = moved
 	}
 	m.first = min(m.first, seq)
-	if kept {
-		m.kept.set(m.Number - seq)
+	m.floor = max(m.floor, m.Number-min(m.Number, window))
+	if i := m.Number - seq; kept && i <= window {
+		m.kept.set(i)
 	}
 }
 
@@ -88,14 +90,14 @@ func markRoom(m *receiver.Mark) int {
 	return record.MaxSize(len(m.Source), 2*binary.MaxVarintLen64+bits, markAttrs+bits)
 }
 
-// markAttrs bounds a mark's attributes without the bitmap: two tags with their lengths, and a number.
-const markAttrs = 2 + 3*binary.MaxVarintLen64
+// markAttrs bounds a mark's attributes without the bitmap: three tags with their lengths, and two numbers.
+const markAttrs = 3 + 5*binary.MaxVarintLen64
 
 func (m *mark) record(key []byte, at int64) record.Record {
 	return record.Record{
 		Kind: record.Mark, Receiver: true, At: at, Expires: record.Forever, Key: key,
 		Value: record.AppendMark(nil, m.MarkValue),
-		Attrs: record.AppendAttributes(nil, &record.Attributes{Ordinal: m.first, Code: m.kept}),
+		Attrs: record.AppendAttributes(nil, &record.Attributes{Token: m.floor, Ordinal: m.first, Code: m.kept}),
 	}
 }
 
@@ -109,7 +111,7 @@ func parseReceiverMark(r *record.Record) (m mark, err error) {
 		return m, fmt.Errorf("%w: %w", ErrCorrupt, err)
 	}
 	m.Window = bytes.Clone(m.Window)
-	m.first, m.kept = a.Ordinal, bytes.Clone(a.Code)
+	m.floor, m.first, m.kept = a.Token, a.Ordinal, bytes.Clone(a.Code)
 	return m, nil
 }
 
@@ -163,10 +165,17 @@ func (s *Store) handled(req *receiver.Mark) (c receiver.Claim, ok bool, err erro
 		return c, false, err
 	}
 	m, ok, err := s.visibleMark(n)
-	if err != nil || !ok || m.Epoch < req.Epoch {
+	if err != nil || !ok {
 		return c, false, err
 	}
+	return m.judge(req)
+}
+
+// judge is handled, of a mark that is there.
+func (m *mark) judge(req *receiver.Mark) (c receiver.Claim, ok bool, err error) {
 	switch {
+	case m.Epoch < req.Epoch:
+		return c, false, nil
 	case m.Epoch > req.Epoch:
 		return c, false, fmt.Errorf("%w: epoch %d, not %d", receiver.ErrFenced, m.Epoch, req.Epoch)
 	case m.has(req.Seq):
@@ -180,7 +189,7 @@ func (s *Store) handled(req *receiver.Mark) (c receiver.Claim, ok bool, err erro
 			return c, false, outOfOrder(req.Seq, m.Number)
 		}
 		return c, false, nil
-	case req.Seq < m.Number && m.Number-req.Seq > req.Window:
+	case req.Seq < m.floor, req.Seq < m.Number && m.Number-req.Seq > req.Window:
 		return receiver.Claim{State: receiver.StateTooOld}, true, nil
 	case req.Strict && req.Seq-1 != m.Number:
 		return c, false, outOfOrder(req.Seq, m.Number+1)
@@ -207,41 +216,98 @@ func (s *Store) await(req *receiver.Mark) error {
 	if err != nil {
 		return err
 	}
-	if ok && m.Epoch >= req.Epoch {
+	if ok && m.Epoch >= req.Epoch { // another number may have begun the source since it was asked, and be done
 		s.claims.release(c, false)
-		if m.Epoch == req.Epoch && m.awaits() && m.Number != req.Seq { // another began meanwhile
-			return outOfOrder(req.Seq, m.Number)
+		if _, done, err := m.judge(req); err != nil || !done {
+			return err
 		}
-		return nil
+		return outOfOrder(req.Seq, m.Number+1)
 	}
 	m = mark{MarkValue: record.MarkValue{Number: req.Seq, Epoch: req.Epoch}, first: req.Seq + 1}
 	return s.commit(size, change{c, m.record(n.key, s.clock.millis())})
 }
 
-// advance adds the change of the source's mark to those of a number that was handled, with a result that is to be kept
-// or is empty. It returns whether a record must be kept after all.
-func (s *Store) advance(o *completing, keep bool) (bool, error) {
-	req := o.l.mark
-	n, err := s.name(record.ReceiverMarks, []byte(req.Source))
-	if err != nil {
-		return false, err
+// heldMarks are the marks of sources that a transaction is about to move, by the source's encoded name.
+type heldMarks map[string]*heldMark
+
+type heldMark struct {
+	claim   *claim
+	mark    mark
+	there   bool
+	changed bool
+}
+
+// holdMarks holds the marks that the results of claims move: all of them before any other key, in one order for all, so
+// that two who hold several never wait for each other.
+func (s *Store) holdMarks(all []completing) (heldMarks, error) {
+	var sources []string
+	for i := range all {
+		l := all[i].l
+		if l.mark != nil && all[i].res.Kind != receiver.KindDoubt && all[i].res.Kind != receiver.KindNot {
+			sources = append(sources, l.mark.Source)
+		}
 	}
-	c, m, ok, err := s.holdMark(n)
-	switch {
-	case err != nil:
-		return false, err
-	case ok && m.Epoch > req.Epoch, ok && m.Epoch == req.Epoch && req.Seq < m.Number && m.Number-req.Seq > req.Window:
-		// A later epoch has begun meanwhile, or the number has fallen behind the window: the mark can't tell of it.
-		s.claims.release(c, false)
-		return true, nil
-	case !ok || m.Epoch < req.Epoch:
-		m = mark{MarkValue: record.MarkValue{Number: req.Seq, Epoch: req.Epoch}, first: req.Seq}
+	if len(sources) == 0 {
+		return nil, nil
 	}
-	m.handle(req.Seq, req.Window, keep)
-	r := m.record(n.key, s.clock.millis())
-	o.changes = append(o.changes, change{c, r})
-	o.size += record.MaxSize(len(r.Key), len(r.Value), len(r.Attrs))
-	return keep, nil
+	slices.Sort(sources)
+	marks := heldMarks{}
+	for _, source := range slices.Compact(sources) {
+		n, err := s.name(record.ReceiverMarks, []byte(source))
+		h := &heldMark{}
+		if err == nil {
+			h.claim, h.mark, h.there, err = s.holdMark(n)
+		}
+		if err != nil {
+			marks.letGo(s, false)
+			return nil, err
+		}
+		marks[source] = h
+	}
+	return marks, nil
+}
+
+// tells reports whether the mark can tell of a number that was handled: not when a later epoch has begun meanwhile, or
+// the number has fallen behind the window.
+func (m heldMarks) tells(req *receiver.Mark) bool {
+	h := m[req.Source]
+	k := &h.mark
+	if !h.there || k.Epoch < req.Epoch {
+		return true
+	}
+	return k.Epoch == req.Epoch && (req.Seq >= k.Number || req.Seq >= k.floor && k.Number-req.Seq <= req.Window)
+}
+
+// advance moves the mark of a number that was handled, with a result that is kept or is empty.
+func (m heldMarks) advance(req *receiver.Mark, kept bool) {
+	if !m.tells(req) {
+		return
+	}
+	h := m[req.Source]
+	if !h.there || h.mark.Epoch < req.Epoch {
+		h.mark = mark{MarkValue: record.MarkValue{Number: req.Seq, Epoch: req.Epoch}, first: req.Seq}
+	}
+	h.mark.handle(req.Seq, req.Window, kept)
+	h.there, h.changed = true, true
+}
+
+// changes adds those of the marks that have moved.
+func (m heldMarks) changes(s *Store, all []change, size int) ([]change, int) {
+	for _, h := range m {
+		if h.changed {
+			r := h.mark.record(h.claim.key, s.clock.millis())
+			all = append(all, change{h.claim, r})
+			size += record.MaxSize(len(r.Key), len(r.Value), len(r.Attrs))
+		}
+	}
+	return all, size
+}
+
+// letGo releases the marks, whose changes are staged or not.
+func (m heldMarks) letGo(s *Store, staged bool) {
+	for _, h := range m {
+		s.claims.release(h.claim, staged && h.changed)
+	}
 }
 
 // Source implements receiver.Marker.

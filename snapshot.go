@@ -234,6 +234,7 @@ func (s *Store) recover(dir string, wo wal.Options) error {
 		s.recordBase()
 		dropped := s.log.Dropped()
 		s.ledger.Drop(dropped)
+		s.scopes.drop(dropped)
 		if f == nil && dropped > 0 || f != nil && dropped > f.Dropped {
 			s.records.Add(-s.keys.Sweep(func(slot uint16) bool { return s.log.Segment(slot) == nil }))
 		}

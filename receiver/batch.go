@@ -1,6 +1,7 @@
 package receiver
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -18,7 +19,8 @@ type Call struct {
 
 // DoAll is Do, or DoSeq, for a consumer's batch: each call in order, on the caller's goroutine, and all results durable
 // in one sync at the end, which is what a call of Do by a lone consumer costs. It stops at the first call that returns
-// an error; the outcomes are those of the calls before it, which are done. Deliver the rest again.
+// an error; the outcomes are those of the calls before it, which are done. Deliver the rest again. With Strict, each
+// number of a source waits for the record of the one before it, and costs a sync.
 //
 // A crash before the end leaves up to the whole batch without its records, so all of it runs again. A key that
 // somebody else is handling is waited for only after what this batch has done is recorded, so that two batches never
@@ -96,6 +98,12 @@ func (b *batch) call(call *Call) error {
 		return b.single(it)
 	}
 	c, err := it.claim()
+	if errors.Is(err, ErrOutOfOrder) && len(b.open) > 0 { // the number before it may be one of this batch's
+		if err := b.flush(); err != nil {
+			return err
+		}
+		c, err = it.claim()
+	}
 	if err != nil {
 		return err
 	}
@@ -144,6 +152,7 @@ func (b *batch) run(it *item, claim Claim) error {
 		it.tellEnd(err)
 		return err
 	}
+	res.Value = bytes.Clone(res.Value) // a later fn may use the same buffer
 	res.TTL, res.ResultTTL = it.ttl, it.resultTTL
 	it.res, it.already = res, already
 	// Until the batch is recorded, who waits for this key waits for the batch.

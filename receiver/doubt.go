@@ -146,7 +146,8 @@ func (a *attempt) ask(c Claim) (res Resolution, err error) {
 func (a *attempt) settle(c Claim, res Resolution) (answer, error) {
 	stored, err := res.result()
 	if err != nil {
-		return answer{}, err
+		a.giveBack(c)
+		return answer{}, fmt.Errorf("%w: %w", ErrInDoubt, err)
 	}
 	stored.TTL, stored.ResultTTL = a.ttl, a.resultTTL
 	until, err := a.r.store.Complete(context.WithoutCancel(a.ctx), a.key, c.Token, stored)
@@ -235,6 +236,7 @@ func (r *Receiver) SettleSeq(ctx context.Context, source string, epoch, seq uint
 	}
 	a := attempt{r: r, settings: settings{epoch: epoch}, seq: &number{source: source, seq: seq}}
 	a.seq.complete(&a)
+	a.seq.mark.Strict = false // which would begin a source, and refuse what is settled out of order
 	return r.settle(ctx, appendNumber(nil, r.scope, source, epoch, seq), res, &a.seq.mark)
 }
 

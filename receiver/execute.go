@@ -69,6 +69,9 @@ func (a *attempt) run(c *call, claim Claim) (res Result, already bool, err error
 	running = false
 	stop()
 	res, already = judge(value, err)
+	if failed := c.tx.failed(); failed != nil && res.Kind == KindValue {
+		res, err = Result{}, fmt.Errorf("receiver: the transaction was undone: %w", failed)
+	}
 	if res.Kind == KindValue {
 		return res, already, nil
 	}
@@ -217,8 +220,9 @@ func (a *attempt) leaveInDoubt(c *call) error {
 // itself, and so does a claim of a process.
 func (a *attempt) release(c *call) {
 	if a.settled { // not back into the doubt that it was in
-		_, _ = a.r.store.Complete(context.WithoutCancel(a.ctx), a.key, c.token, Result{Kind: KindNot})
-		return
+		if _, err := a.r.store.Complete(context.WithoutCancel(a.ctx), a.key, c.token, Result{Kind: KindNot}); err == nil {
+			return
+		}
 	}
 	_ = a.r.store.Release(context.WithoutCancel(a.ctx), a.key, c.token)
 }

@@ -36,7 +36,9 @@ type Tx interface {
 // they can't be committed, because there is no room for them or a method of tx has failed, nothing has happened, the
 // error says why, and the key is free.
 //
-// Inside fn, whatever needs a transaction lock is ErrReentrant: another DoTx, and what the store itself offers.
+// Inside fn, whatever needs a transaction lock is ErrReentrant: another DoTx, and what the store itself offers. One
+// circle is not seen: fn waits, in a Do inside it, for a key whose own fn calls the store's Update. Use DoTx there, or
+// give the wait an end.
 // errors.ErrUnsupported if the store has no transactions.
 func (r *Receiver) DoTx(ctx context.Context, key string, fn func(ctx context.Context, tx Tx) ([]byte, error), opts ...CallOption) (Outcome, error) {
 	a := attempt{r: r, ctx: ctx, name: key, fnTx: fn}
@@ -109,6 +111,16 @@ func (t *callTx) open() error {
 		lock.flight.runner.Store(t.c)
 	}()
 	t.opened, t.err = t.store.Begin(context.WithoutCancel(t.c), t.key, t.c.token)
+	return t.err
+}
+
+// failed returns why the transaction could not be opened when fn used it; of no transaction, nothing.
+func (t *callTx) failed() error {
+	if t == nil {
+		return nil
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
 	return t.err
 }
 

@@ -387,3 +387,91 @@ func TestAClaimAndItsRecordCountOnce(t *testing.T) {
 	s.unclaim([]byte("\x00l"))
 	require.NoError(t, s.claim([]byte("\x00m"), two, 0))
 }
+
+// A batch larger than the log takes at once goes through in parts, and waits for none of its own.
+func TestABatchOfManyMegabytes(t *testing.T) {
+	s, _ := fresh(t)
+	r := receiverOf(t, s)
+	var calls []receiver.Call
+	big := make([]byte, 1<<20)
+	for i := range 40 {
+		calls = append(calls, receiver.Call{Key: fmt.Sprint(i), Fn: func(context.Context) ([]byte, error) { return big, nil }})
+	}
+	outs, err := r.DoAll(t.Context(), calls)
+	require.NoError(t, err)
+	require.Len(t, outs, 40)
+	requireRecounted(t, s)
+}
+
+// What quotas count is the same after a crash, though segments were dropped since the last snapshot.
+func TestQuotasOverADrop(t *testing.T) {
+	o := quick
+	o.SegmentSize, o.still = 16<<10, true
+	dir := filepath.Join(t.TempDir(), "store")
+	s := open(t, dir, o)
+	r := receiverOf(t, s)
+	for i := range 5 {
+		_, err := r.Do(t.Context(), fmt.Sprint("k", i), func(context.Context) ([]byte, error) { return []byte("v"), nil })
+		require.NoError(t, err)
+	}
+	for i := range 60 {
+		put(t, s, fmt.Sprint("x", i), string(make([]byte, 1<<10)))
+		_, err := s.Delete(fmt.Append(nil, "x", i))
+		require.NoError(t, err)
+	}
+	require.NoError(t, s.Snapshot())
+	require.NoError(t, r.Forget(t.Context(), "k4"))
+	require.Eventually(t, func() bool { // a segment just sealed is housekeeping's only once its file is closed
+		require.NoError(t, s.Compact())
+		return s.log.Dropped() > 0
+	}, time.Minute, time.Millisecond)
+	requireRecountedNow(t, s)
+	require.EqualValues(t, 4, s.scopes.m["\x00"].keys)
+	s = open(t, crashed(t, dir), o)
+	require.EqualValues(t, 4, s.scopes.m["\x00"].keys)
+	requireRecountedNow(t, s)
+}
+
+// Who waits for a key whose work was done and could not be recorded hears of it.
+func TestWhoWaitsForAnOrphanHearsOfIt(t *testing.T) {
+	if breakStore == nil {
+		t.Skip("nothing here makes a store fail")
+	}
+	s, dir := fresh(t)
+	b := backend{s}
+	key := []byte("\x00k")
+	c, err := b.Claim(t.Context(), receiver.Request{Key: key})
+	require.NoError(t, err)
+	second, err := b.Claim(t.Context(), receiver.Request{Key: key})
+	require.NoError(t, err)
+	require.Equal(t, receiver.StateInFlight, second.State)
+	breakStore(t, dir)
+	_, err = b.Complete(t.Context(), key, c.Token, receiver.Result{Kind: receiver.KindDoubt})
+	require.Error(t, err)
+	<-second.Changed
+	_, err = b.Claim(t.Context(), receiver.Request{Key: key})
+	require.ErrorIs(t, err, receiver.ErrUnrecorded)
+}
+
+// A doubt that was resolved, whose work then failed on a store that has failed too: the claim ends all the same.
+func TestAResolvedDoubtOnAFailedStore(t *testing.T) {
+	if breakStore == nil {
+		t.Skip("nothing here makes a store fail")
+	}
+	s, dir := fresh(t)
+	r, err := s.Receiver(&receiver.Options{Resolve: func(context.Context, receiver.Doubt) (receiver.Resolution, error) {
+		return receiver.HappenedNot(), nil
+	}})
+	require.NoError(t, err)
+	_, err = r.Do(t.Context(), "k", func(context.Context) ([]byte, error) { return nil, receiver.Unknown(errors.New("no answer")) })
+	require.ErrorIs(t, err, receiver.ErrInDoubt)
+	failed := errors.New("no")
+	_, err = r.Do(t.Context(), "k", func(context.Context) ([]byte, error) {
+		breakStore(t, dir)
+		return nil, failed
+	}, receiver.OnDoubt(receiver.Resolve))
+	require.ErrorIs(t, err, failed)
+	for i := range s.leases.shards {
+		require.Empty(t, s.leases.shards[i].m)
+	}
+}

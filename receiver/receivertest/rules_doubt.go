@@ -198,6 +198,19 @@ var doubtRules = []test{
 		_, err = r.Do(background, "nobody knows", s.never, receiver.OnDoubt(7))
 		require.Error(s, err)
 	}},
+	{"11 a resolution that is none leaves the doubt", func(s *suite) {
+		r, _ := s.receiver(receiver.Options{Resolve: func(context.Context, receiver.Doubt) (receiver.Resolution, error) {
+			return receiver.Failed(nil), nil
+		}})
+		_, err := r.Do(background, "k", func(context.Context) ([]byte, error) { return nil, receiver.Unknown(errors.New("no answer")) })
+		require.ErrorIs(s, err, receiver.ErrInDoubt)
+		for range 2 {
+			_, err = r.Do(background, "k", s.never, receiver.OnDoubt(receiver.Resolve), receiver.WithWait(0))
+			require.ErrorIs(s, err, receiver.ErrInDoubt)
+		}
+		require.Error(s, r.Settle(background, "k", receiver.Failed(nil)))
+		require.NoError(s, r.Settle(background, "k", receiver.Happened(nil)))
+	}},
 	{"11 waiters of a call that ends in doubt do as they were told", func(s *suite) {
 		r, waiting := s.receiver(receiver.Options{})
 		b := newBlocker()

@@ -56,6 +56,39 @@ var moreRules = []test{
 		require.NoError(s, err)
 		require.Empty(s, outs)
 	}},
+	{"6 the fns of a batch may share a buffer", func(s *suite) {
+		if s.lacksBatches() {
+			return
+		}
+		r := s.plain()
+		buf := make([]byte, 0, 10)
+		fn := func(v string) func(context.Context) ([]byte, error) {
+			return func(context.Context) ([]byte, error) { return append(buf[:0], v...), nil }
+		}
+		outs, err := r.DoAll(background, []receiver.Call{{Key: "1", Fn: fn("one")}, {Key: "2", Fn: fn("two")}})
+		require.NoError(s, err)
+		for i, want := range []string{"one", "two"} {
+			require.Equal(s, want, string(outs[i].Value))
+			out, err := r.Do(background, fmt.Sprint(i+1), s.never)
+			require.NoError(s, err)
+			require.Equal(s, want, string(out.Value))
+		}
+	}},
+	{"10 a batch of a source that is handled strictly in order", func(s *suite) {
+		if s.lacksBatches() || s.lacksMarks() {
+			return
+		}
+		r, _ := s.receiver(receiver.Options{Window: receiver.Strict})
+		runs := 0
+		var calls []receiver.Call
+		for seq := uint64(5); seq < 10; seq++ {
+			calls = append(calls, receiver.Call{Source: "source", Seq: seq, Fn: value("", &runs)})
+		}
+		outs, err := r.DoAll(background, calls)
+		require.NoError(s, err)
+		require.Len(s, outs, 5)
+		require.Equal(s, 5, runs)
+	}},
 	{"3 a batch stops at the first error", func(s *suite) {
 		if s.lacksBatches() {
 			return

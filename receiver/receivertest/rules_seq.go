@@ -250,6 +250,67 @@ var seqRules = []test{
 		_, err = r.DoSeq(background, "source", 2, s.never)
 		require.ErrorIs(s, err, receiver.ErrTooOld)
 	}},
+	{"10 a larger window does not bring back what a smaller one has forgotten", func(s *suite) {
+		if s.lacksMarks() {
+			return
+		}
+		small, _ := s.receiver(receiver.Options{Window: 8})
+		large, runs := s.plain(), 0
+		for seq := uint64(1); seq <= 20; seq++ {
+			_, err := small.DoSeq(background, "source", seq, value("", &runs))
+			require.NoError(s, err)
+		}
+		for seq := uint64(1); seq < 12; seq++ {
+			_, err := large.DoSeq(background, "source", seq, s.never)
+			require.ErrorIs(s, err, receiver.ErrTooOld)
+		}
+		for seq := uint64(12); seq <= 20; seq++ {
+			out, err := large.DoSeq(background, "source", seq, s.never)
+			require.NoError(s, err)
+			require.True(s, out.Replayed)
+		}
+	}},
+	{"10 strict numbers that begin a source at the same moment", func(s *suite) {
+		if s.lacksMarks() {
+			return
+		}
+		r, _ := s.receiver(receiver.Options{Window: receiver.Strict})
+		for round := range 200 {
+			source := fmt.Sprint("source ", round)
+			results := make(chan error, 2)
+			for _, seq := range []uint64{5, 7} {
+				go func() {
+					runs := 0
+					_, err := r.DoSeq(background, source, seq, value("", &runs))
+					results <- err
+				}()
+			}
+			refused := 0
+			for range 2 {
+				if err := await(s, results, 1); err != nil {
+					require.ErrorIs(s, err, receiver.ErrOutOfOrder)
+					refused++
+				}
+			}
+			require.Equal(s, 1, refused, "one began the source, and the other is not its next")
+		}
+	}},
+	{"10 settling what is not in doubt changes nothing", func(s *suite) {
+		if s.lacksMarks() {
+			return
+		}
+		r, _ := s.receiver(receiver.Options{Window: receiver.Strict})
+		require.ErrorIs(s, r.SettleSeq(background, "source", 0, 7, receiver.HappenedNot()), receiver.ErrNotInDoubt)
+		runs := 0
+		for seq := uint64(1); seq <= 3; seq++ {
+			_, err := r.DoSeq(background, "source", seq, value("", &runs))
+			require.NoError(s, err)
+		}
+		require.ErrorIs(s, r.SettleSeq(background, "source", 1, 1, receiver.HappenedNot()), receiver.ErrNotInDoubt)
+		_, err := r.DoSeq(background, "source", 4, value("", &runs))
+		require.NoError(s, err)
+		require.Equal(s, 4, runs)
+	}},
 	{"10 epochs", func(s *suite) {
 		if s.lacksMarks() {
 			return

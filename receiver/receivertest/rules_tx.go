@@ -301,6 +301,38 @@ var txRules = []test{
 			require.NoError(s, await(s, b, 1).err)
 		}
 	}},
+	{"5 a transaction that could not be opened has not happened", func(s *suite) {
+		if s.lacksTx() {
+			return
+		}
+		// As above, but the fn that is refused swallows the error and says that it is done.
+		r, waiting := s.receiver(receiver.Options{})
+		holding, go1 := make(chan struct{}, 2), make(chan struct{})
+		a := s.doTx(r, "a", func(ctx context.Context, tx receiver.Tx) ([]byte, error) {
+			require.NoError(s, tx.Set([]byte("x"), nil))
+			holding <- struct{}{}
+			<-go1
+			_, err := r.Do(ctx, "b", func(context.Context) ([]byte, error) { return []byte("by a"), nil })
+			return nil, err
+		})
+		await(s, holding, 1)
+		go2 := make(chan struct{})
+		b := s.doTx(r, "b", func(_ context.Context, tx receiver.Tx) ([]byte, error) {
+			holding <- struct{}{}
+			<-go2
+			_ = tx.Set([]byte("x"), []byte("b"))
+			return []byte("by b"), nil
+		})
+		await(s, holding, 1)
+		close(go1)
+		await(s, waiting, 1)
+		close(go2)
+		require.ErrorIs(s, await(s, b, 1).err, receiver.ErrReentrant, "it set nothing")
+		require.NoError(s, await(s, a, 1).err)
+		out, err := r.Do(background, "b", s.never)
+		require.NoError(s, err)
+		require.Equal(s, "by a", string(out.Value))
+	}},
 	{"7 slow work before the transaction is used delays nobody", func(s *suite) {
 		if s.lacksTx() {
 			return

@@ -44,7 +44,8 @@ var watched = map[uint64]string{
 }
 
 const (
-	dirEnv = "ONCELOG_CRASH_DIR"
+	dirEnv   = "ONCELOG_CRASH_DIR"
+	neverEnv = "ONCELOG_CRASH_NEVER" // the child syncs nothing
 
 	fallocateKeepSize = 1
 )
@@ -53,7 +54,7 @@ func TestMain(m *testing.M) {
 	if dir := os.Getenv(dirEnv); dir != "" {
 		err := trace.StopAt(slices.Collect(maps.Keys(watched)))
 		if err == nil {
-			err = child(dir)
+			err = child(dir, os.Getenv(neverEnv) != "")
 		}
 		if err != nil {
 			fmt.Println(err)
@@ -67,8 +68,8 @@ func TestMain(m *testing.M) {
 // note tells the parent something, in the order of the calls.
 func note(dir, what string) { _ = syscall.Access(filepath.Join(dir, "note", what), 0) }
 
-// record_ runs the child and returns its calls.
-func record_(t *testing.T) (calls []call) {
+// recordCalls runs the child and returns its calls.
+func recordCalls(t *testing.T, never bool) (calls []call) {
 	dir, err := filepath.EvalSymlinks(t.TempDir())
 	require.NoError(t, err)
 	said, err := os.Create(filepath.Join(t.TempDir(), "said"))
@@ -76,6 +77,9 @@ func record_(t *testing.T) (calls []call) {
 	defer said.Close()
 	cmd := exec.Command(os.Args[0])
 	cmd.Env = append(os.Environ(), dirEnv+"="+dir, "GORACE=atexit_sleep_ms=0", "GOCOVERDIR="+t.TempDir())
+	if never {
+		cmd.Env = append(cmd.Env, neverEnv+"=1")
+	}
 	cmd.Stdout, cmd.Stderr = said, said
 	var bad error
 	status, err := trace.Run(cmd, func(pid, tid int, r *syscall.PtraceRegs) syscall.Errno {

@@ -46,6 +46,8 @@ var watched = map[uint64]string{
 const (
 	dirEnv   = "ONCELOG_CRASH_DIR"
 	neverEnv = "ONCELOG_CRASH_NEVER" // the child syncs nothing
+	// recoverEnv has the child open a store that is there, at this time, instead of the workload.
+	recoverEnv = "ONCELOG_CRASH_RECOVER"
 
 	fallocateKeepSize = 1
 )
@@ -54,7 +56,11 @@ func TestMain(m *testing.M) {
 	if dir := os.Getenv(dirEnv); dir != "" {
 		err := trace.StopAt(slices.Collect(maps.Keys(watched)))
 		if err == nil {
-			err = child(dir, os.Getenv(neverEnv) != "")
+			if clock := os.Getenv(recoverEnv); clock != "" {
+				err = recovering(dir, clock)
+			} else {
+				err = child(dir, os.Getenv(neverEnv) != "")
+			}
 		}
 		if err != nil {
 			fmt.Println(err)
@@ -72,14 +78,19 @@ func note(dir, what string) { _ = syscall.Access(filepath.Join(dir, "note", what
 func recordCalls(t *testing.T, never bool) (calls []call) {
 	dir, err := filepath.EvalSymlinks(t.TempDir())
 	require.NoError(t, err)
+	if never {
+		return traced(t, dir, neverEnv+"=1")
+	}
+	return traced(t, dir)
+}
+
+// traced runs the child on a directory and returns its calls there.
+func traced(t *testing.T, dir string, env ...string) (calls []call) {
 	said, err := os.Create(filepath.Join(t.TempDir(), "said"))
 	require.NoError(t, err)
 	defer said.Close()
 	cmd := exec.Command(os.Args[0])
-	cmd.Env = append(os.Environ(), dirEnv+"="+dir, "GORACE=atexit_sleep_ms=0", "GOCOVERDIR="+t.TempDir())
-	if never {
-		cmd.Env = append(cmd.Env, neverEnv+"=1")
-	}
+	cmd.Env = append(append(os.Environ(), dirEnv+"="+dir, "GORACE=atexit_sleep_ms=0", "GOCOVERDIR="+t.TempDir()), env...)
 	cmd.Stdout, cmd.Stderr = said, said
 	var bad error
 	status, err := trace.Run(cmd, func(pid, tid int, r *syscall.PtraceRegs) syscall.Errno {

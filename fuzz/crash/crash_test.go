@@ -191,6 +191,11 @@ func recovered(dir string, moments []moment, from, answered int, twice bool) (fo
 }
 
 func look(store string, clock int64) (string, error) {
+	return lookAnd(store, clock, func(string) {})
+}
+
+// lookAnd opens a store, says what is in it, and closes it.
+func lookAnd(store string, clock int64, say func(contents string)) (string, error) {
 	var at atomic.Int64
 	at.Store(clock)
 	st, err := oncelog.Open(store, options(&at))
@@ -199,6 +204,7 @@ func look(store string, clock int64) (string, error) {
 	}
 	got, err := contents(st)
 	if err == nil {
+		say(got)
 		err = st.Verify()
 	}
 	if closing := st.Close(); err == nil {

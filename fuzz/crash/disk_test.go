@@ -15,7 +15,10 @@ import (
 const sector = 512
 
 // disk is what the calls have made of a file system, and what of it is on stable storage.
-type disk struct{ root *node }
+type disk struct {
+	root    *node
+	cutting bool // a torn tail may be written over: recovery cuts it
+}
 
 // node is a file or a directory.
 type node struct {
@@ -46,7 +49,87 @@ type entry struct {
 
 func newDir() *node { return &node{dir: true, entries: map[string]*node{}, kept: map[string]*node{}} }
 
-func newDisk() *disk { return &disk{newDir()} }
+func newDisk() *disk { return &disk{root: newDir()} }
+
+// clone returns a disk that goes its own way from here on.
+func (d *disk) clone() *disk {
+	known := map[*node]*node{nil: nil}
+	var copied func(n *node) *node
+	copied = func(n *node) *node {
+		if c, ok := known[n]; ok {
+			return c
+		}
+		c := &node{dir: n.dir, content: n.content[:len(n.content):len(n.content)], durable: n.durable}
+		c.content = bytes.Clone(c.content)
+		known[n] = c
+		c.pending = append(c.pending, n.pending...)
+		if n.dir {
+			c.entries, c.kept = map[string]*node{}, map[string]*node{}
+			for name, e := range n.entries {
+				c.entries[name] = copied(e)
+			}
+			for name, e := range n.kept {
+				c.kept[name] = copied(e)
+			}
+			for _, m := range n.moves {
+				var moved move
+				for _, e := range m {
+					moved = append(moved, entry{e.name, copied(e.node)})
+				}
+				c.moves = append(c.moves, moved)
+			}
+		}
+		return c
+	}
+	return &disk{root: copied(d.root)}
+}
+
+// load returns a disk on which all that is below dir is durable.
+func load(dir string) (*disk, error) {
+	var read func(path string) (*node, error)
+	read = func(path string) (*node, error) {
+		all, err := os.ReadDir(path)
+		if err != nil {
+			return nil, err
+		}
+		n := newDir()
+		for _, e := range all {
+			var c *node
+			if at := filepath.Join(path, e.Name()); e.IsDir() {
+				c, err = read(at)
+			} else {
+				c = &node{}
+				c.content, err = os.ReadFile(at)
+				c.durable = bytes.Clone(c.content)
+			}
+			if err != nil {
+				return nil, err
+			}
+			n.entries[e.Name()], n.kept[e.Name()] = c, c
+		}
+		return n, nil
+	}
+	root, err := read(dir)
+	return &disk{root: root}, err
+}
+
+// view makes what processes see, below dir: what a killed one leaves.
+func (d *disk) view(dir string) error { return d.root.show(dir) }
+
+func (n *node) show(path string) error {
+	if !n.dir {
+		return os.WriteFile(path, n.content, 0o600)
+	}
+	if err := os.Mkdir(path, 0o700); err != nil {
+		return err
+	}
+	for name, e := range n.entries {
+		if err := e.show(filepath.Join(path, name)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
 
 // find returns the directory of a path, the last name, and what it stands for.
 func (d *disk) find(path string) (dir *node, name string, n *node) {
@@ -108,7 +191,7 @@ func (d *disk) do(c call) error {
 		if n == nil {
 			return nil // its name is gone
 		}
-		if err := n.once(c); err != nil {
+		if err := n.once(c); err != nil && !d.cutting {
 			return err
 		}
 		n.change(change{c.at, c.data})

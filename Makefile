@@ -21,8 +21,10 @@ race: ## the tests under the race detector, in random order
 	go test -race -shuffle=on ./...
 
 .PHONY: crash
-crash: ## kill rounds and power cuts, the long form (root for the power cuts)
+crash: ## kills, power cuts and crash states, the long form (root for the power cuts)
 	go test ./fuzz -run 'Kill|PowerCut' -count=1 -v -crash.rounds=300
+	go test ./fuzz/pattern -count=1 -v -pattern.kills=300
+	go test ./fuzz/crash -count=1 -v -timeout 2h -crash.states=200000 -crash.recoveries=2000
 
 .PHONY: bench
 bench: ## the benchmarks, about ten minutes

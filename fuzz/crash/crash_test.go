@@ -107,9 +107,9 @@ func recoverStates(t *testing.T, never bool) {
 	switch {
 	case want > 0:
 	case testing.Short():
-		want = 2_000
+		want = 2_000 / slower
 	default:
-		want = 20_000
+		want = 20_000 / slower
 	}
 	if never {
 		want /= 4

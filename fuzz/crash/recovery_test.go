@@ -21,7 +21,7 @@ import (
 
 var recoveriesWanted = flag.Int("crash.recoveries", 0, "recoveries to cut; 0 = 60, or 8 with -short")
 
-const statesOfARecovery = 40
+const statesOfARecovery = 40 / slower
 
 // recovering is the child that opens what is there, and says what it has found when it has.
 func recovering(dir, clock string) error {
@@ -45,7 +45,7 @@ func TestPromise2CutsDuringRecovery(t *testing.T) {
 	switch {
 	case want > 0:
 	case testing.Short():
-		want = 8
+		want = 4
 	default:
 		want = 60
 	}

@@ -23,14 +23,10 @@ func (p *parser) number() uint64 {
 	return v
 }
 
+// signed reads a number in zigzag, as binary.AppendVarint writes it.
 func (p *parser) signed() int64 {
-	v, n := binary.Varint(p.b)
-	if n <= 0 {
-		p.b, p.bad = nil, true
-		return 0
-	}
-	p.b = p.b[n:]
-	return v
+	v := p.number()
+	return int64(v>>1) ^ -int64(v&1)
 }
 
 // count reads how many things follow, of at least a byte each.

@@ -21,6 +21,29 @@ func (s *suite) lacksBatches() bool {
 
 // moreRules are about batches, quotas, and results that go before their key.
 var moreRules = []test{
+	{"what a store lacks is said at once", func(s *suite) {
+		r := s.plain()
+		if _, ok := s.Store.(receiver.Outbox); !ok {
+			require.ErrorIs(s, r.Relay(background, nil), errors.ErrUnsupported)
+			require.ErrorIs(s, r.Unpark(background, "topic", 1), errors.ErrUnsupported)
+			for _, err := range r.Outgoing(background) {
+				require.ErrorIs(s, err, errors.ErrUnsupported)
+			}
+			for _, err := range r.Parked(background) {
+				require.ErrorIs(s, err, errors.ErrUnsupported)
+			}
+		}
+		if _, ok := s.Store.(receiver.Marker); !ok {
+			_, _, err := r.HighWater(background, "source")
+			require.ErrorIs(s, err, errors.ErrUnsupported)
+			require.ErrorIs(s, r.ForgetSource(background, "source"), errors.ErrUnsupported)
+			for _, err := range r.Gaps(background, "source") {
+				require.ErrorIs(s, err, errors.ErrUnsupported)
+			}
+			_, err = r.DoSeqTx(background, "source", 1, s.neverTx)
+			require.ErrorIs(s, err, errors.ErrUnsupported)
+		}
+	}},
 	{"1 a batch runs in order and replays", func(s *suite) {
 		if s.lacksBatches() {
 			return

@@ -25,12 +25,19 @@ var rooms = map[string][]string{
 	"fuzz/trace":        {},
 	"fuzz/crash":        {"*"},
 	"fuzz/pattern":      {"*"},
+	"fuzz/calls":        {"*"},
+	"fuzz/rot":          {"*"},
+	"fuzz/owners":       {"*"},
+	"fuzz/memory":       {"*"},
+	"fuzz/defences":     {"*"},
 	"examples/consumer": {"receiver"},
 	"examples/ledger":   {"receiver"},
 	"examples/saga":     {"receiver"},
+	"examples/payments": {"oncehttp", "receiver"},
 
 	"receiver/receivertest": {"receiver"},
 	"oncetest":              {"receiver"},
+	"oncehttp":              {"receiver"},
 }
 
 // dependencies are those of the core module, and there are no others.

@@ -1,6 +1,7 @@
 package oncelog
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -12,6 +13,8 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/oncelog/oncelog/receiver"
 )
 
 func init() { breakStore = breakWrites }
@@ -153,4 +156,24 @@ func TestPromise3EveryAnswerThatSawTheFailedCommit(t *testing.T) {
 	hasNot(t, s, "k")
 	requireNoClaims(t, s)
 	require.True(t, strings.HasPrefix(s.Close().Error(), "oncelog: "))
+}
+
+// A message was handed on, the store cannot record it, and Relay is ended at that moment: whoever ended it learns that
+// it will be handed on again.
+func TestRelayTellsThatWhatWasHandedOnIsNotRecorded(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "store")
+	s := open(t, dir, Options{TTL: Forever})
+	require.NoError(t, s.Update(func(tx *Tx) error { return tx.Emit("mail", []byte("hello")) }))
+	r, err := s.Receiver(nil)
+	require.NoError(t, err)
+	ctx, stop := context.WithCancel(t.Context())
+	err = r.Relay(ctx, func(context.Context, receiver.Message) error {
+		breakWrites(t, dir)
+		stop()
+		return nil
+	})
+	require.ErrorIs(t, err, context.Canceled)
+	require.ErrorIs(t, err, ErrFailed)
+	require.ErrorIs(t, err, syscall.ENOSPC)
+	require.ErrorIs(t, s.Close(), ErrFailed)
 }

@@ -3,6 +3,7 @@ package receiver
 import (
 	"context"
 	"errors"
+	"fmt"
 	"iter"
 	"sync"
 	"time"
@@ -33,6 +34,9 @@ const sentAtOnce = 64
 // on. A Permanent error parks it, and the topic goes on without it. After any other error the same message is tried
 // again, later and later; other topics are not held up, for which publish is called at the same time, a topic a
 // goroutine.
+//
+// What it returns when ctx ends is ctx's cause; joined to it, if the messages handed on last could not be recorded, is
+// why: they will be handed on again.
 //
 // There is one Relay of a store at a time, another is ErrRelayed. When the embedded store is closed, Relay returns
 // ErrClosed. errors.ErrUnsupported if the store keeps no messages.
@@ -68,9 +72,19 @@ func (r *Receiver) Relay(ctx context.Context, publish func(ctx context.Context, 
 		case <-l.idle:
 		case <-ctx.Done():
 			l.running.Wait()
-			return context.Cause(ctx)
+			return l.end(context.Cause(ctx))
 		}
 	}
+}
+
+// end is what Relay returns when it ends for that cause.
+func (l *relay) end(cause error) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.unrecorded == nil || errors.Is(cause, l.unrecorded) {
+		return cause
+	}
+	return errors.Join(cause, l.unrecorded)
 }
 
 // relays are the stores whose messages are being handed on.
@@ -109,9 +123,10 @@ type relay struct {
 	running sync.WaitGroup
 	idle    chan struct{} // a topic has come to its end, and may have got more since it looked
 
-	mu       sync.Mutex
-	busy     map[string]bool
-	panicked any
+	mu         sync.Mutex
+	busy       map[string]bool
+	panicked   any
+	unrecorded error // why what was handed on last is not recorded
 }
 
 // start hands on what waits in a topic, on a goroutine of its own, unless one is at it.
@@ -157,7 +172,15 @@ func (l *relay) topic(ctx context.Context, name string) (err error) {
 		}
 		return err
 	}
-	defer func() { err = errors.Join(err, record()) }()
+	defer func() {
+		if e := record(); e != nil {
+			e = fmt.Errorf("receiver: what was handed on could not be recorded, it will be handed on again: %w", e)
+			l.mu.Lock()
+			l.unrecorded = e
+			l.mu.Unlock()
+			err = errors.Join(err, e)
+		}
+	}()
 	pause := firstPause
 	for ctx.Err() == nil {
 		m, ok, err := l.box.Next(ctx, name, handed)

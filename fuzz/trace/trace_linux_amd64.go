@@ -50,8 +50,12 @@ func StopAt(calls []uint64) error {
 // ErrForbidden: this machine lets nobody trace a process.
 var ErrForbidden = errors.New("tracing is forbidden here")
 
+// Done, added to an error that on returns, has the call happen all the same: only its result is the error. So close
+// fails, which gives up the descriptor whatever it says.
+const Done syscall.Errno = 1 << 16
+
 // Run starts the command, which calls StopAt, and calls on before each of those calls; an error that on returns becomes
-// the call's, which then does not happen. It returns when the process has ended.
+// the call's, which then does not happen, but for Done. It returns when the process has ended.
 func Run(cmd *exec.Cmd, on func(pid, tid int, r *syscall.PtraceRegs) syscall.Errno) (syscall.WaitStatus, error) {
 	// The kernel lets only the thread that started the child control it.
 	runtime.LockOSThread()
@@ -74,10 +78,16 @@ func follow(pid int, on func(pid, tid int, r *syscall.PtraceRegs) syscall.Errno)
 	if err := syscall.PtraceSetOptions(pid, ptraceOptions); err != nil {
 		return status, fmt.Errorf("options: %w", err)
 	}
-	known := map[int]bool{pid: true} // threads that have had their first stop
+	known := map[int]bool{pid: true}   // threads that have had their first stop
+	results := map[int]syscall.Errno{} // of the threads that are inside a call that happens and fails
 	tid, signal := pid, 0
 	for {
-		_ = syscall.PtraceCont(tid, signal) // one that is gone will be reaped
+		// One that is gone will be reaped.
+		if results[tid] != 0 {
+			_ = syscall.PtraceSyscall(tid, signal) // stops again at the call's end
+		} else {
+			_ = syscall.PtraceCont(tid, signal)
+		}
 		var err error
 		for tid = -1; tid < 0; {
 			if tid, err = syscall.Wait4(-1, &status, syscall.WALL|wnothread, nil); err != nil && !errors.Is(err, syscall.EINTR) {
@@ -95,11 +105,23 @@ func follow(pid int, on func(pid, tid int, r *syscall.PtraceRegs) syscall.Errno)
 			if err := syscall.PtraceGetRegs(tid, &r); err != nil {
 				return status, fmt.Errorf("registers: %w", err)
 			}
-			if errno := on(pid, tid, &r); errno != 0 {
+			if errno := on(pid, tid, &r); errno&Done != 0 {
+				results[tid] = errno &^ Done
+			} else if errno != 0 {
 				r.Orig_rax, r.Rax = ^uint64(0), uint64(-int64(errno)) // no call, and this is its result
 				if err := syscall.PtraceSetRegs(tid, &r); err != nil {
 					return status, fmt.Errorf("registers: %w", err)
 				}
+			}
+		case status.StopSignal() == syscall.SIGTRAP && results[tid] != 0:
+			var r syscall.PtraceRegs
+			if err := syscall.PtraceGetRegs(tid, &r); err != nil {
+				return status, fmt.Errorf("registers: %w", err)
+			}
+			r.Rax = uint64(-int64(results[tid]))
+			delete(results, tid)
+			if err := syscall.PtraceSetRegs(tid, &r); err != nil {
+				return status, fmt.Errorf("registers: %w", err)
 			}
 		case status.StopSignal() == syscall.SIGTRAP, status.StopSignal() == syscall.SIGSTOP && !known[tid]:
 			known[tid] = true

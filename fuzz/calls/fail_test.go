@@ -1,0 +1,350 @@
+//go:build linux && amd64
+
+package calls
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"io/fs"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/oncelog/oncelog"
+	"github.com/oncelog/oncelog/fuzz/trace"
+)
+
+var (
+	callsAll  = flag.Bool("calls.all", false, "make each system call fail, in each way, instead of some")
+	callsSeed = flag.Uint64("calls.seed", 0, "of the workload and of the choice of calls that fail; 0 = another each time")
+	callsOnly = flag.String("calls.only", "", "only this one, as a failure names it: \"pwrite64 3 once input/output error\"")
+)
+
+const sysRenameat2 = 316
+
+var watched = map[uint64]string{
+	syscall.SYS_OPENAT: "openat", syscall.SYS_WRITE: "write", syscall.SYS_PWRITE64: "pwrite64", syscall.SYS_FSYNC: "fsync",
+	syscall.SYS_FDATASYNC: "fdatasync", syscall.SYS_CLOSE: "close", syscall.SYS_RENAMEAT: "renameat", sysRenameat2: "renameat",
+	syscall.SYS_UNLINKAT: "unlinkat", syscall.SYS_FTRUNCATE: "ftruncate", syscall.SYS_MKDIRAT: "mkdirat",
+	syscall.SYS_FALLOCATE: "fallocate", syscall.SYS_MMAP: "mmap", syscall.SYS_PREAD64: "pread64", syscall.SYS_READ: "read",
+}
+
+// errnos are those that a call may give. A mapping without a file has nothing but memory to lack, and reading needs no
+// space.
+func errnos(name string) []syscall.Errno {
+	switch name {
+	case "mmap":
+		return []syscall.Errno{syscall.ENOMEM}
+	case "pread64", "read", "close":
+		return []syscall.Errno{syscall.EIO}
+	}
+	return []syscall.Errno{syscall.EIO, syscall.ENOSPC, syscall.EMFILE, syscall.EROFS}
+}
+
+// injection is what fails.
+type injection struct {
+	name    string
+	n       int // the n-th of that name
+	forGood bool
+	errno   syscall.Errno
+}
+
+func (i injection) String() string {
+	return fmt.Sprintf("%s %d %s %s", i.name, i.n, map[bool]string{false: "once", true: "for good"}[i.forGood], i.errno)
+}
+
+// outcome is what the parent saw of a child's life.
+type outcome struct {
+	calls  map[string]int
+	failed string // path of the call that failed first, from the directory on; "" if none did
+	flags  uint64 // of an openat; of an unlinkat
+	at     int64  // how much the child had said by then
+	said   []byte
+}
+
+// live runs a child in dir, and makes that fail.
+func live(t *testing.T, dir string, seed uint64, what injection) outcome {
+	said, err := os.Create(filepath.Join(t.TempDir(), "said"))
+	require.NoError(t, err)
+	defer said.Close()
+	cmd := exec.Command(os.Args[0])
+	cmd.Env = append(os.Environ(), dirEnv+"="+dir, seedEnv+"="+fmt.Sprint(seed), "GORACE=atexit_sleep_ms=0", "GOCOVERDIR="+t.TempDir())
+	var errs bytes.Buffer
+	cmd.Stdout, cmd.Stderr = said, &errs
+	o := outcome{calls: map[string]int{}}
+	store := uint64(0) // where the program makes its calls; the runtime makes its own elsewhere
+	status, err := trace.Run(cmd, func(pid, tid int, r *syscall.PtraceRegs) syscall.Errno {
+		name, path := watched[r.Orig_rax], ""
+		switch name {
+		case "openat", "mkdirat", "unlinkat", "renameat":
+			path = trace.Text(tid, r.Rsi)
+		case "mmap":
+			if r.Rip != store {
+				return 0
+			}
+			path = dir + "/memory"
+		default:
+			path = trace.File(pid, r.Rdi)
+		}
+		path, ok := strings.CutPrefix(path, dir+"/")
+		if !ok {
+			return 0
+		}
+		if store == 0 {
+			store = r.Rip
+		}
+		o.calls[name]++
+		if name != what.name || o.calls[name] < what.n || o.calls[name] > what.n && !what.forGood {
+			return 0
+		}
+		if o.failed == "" {
+			fi, err := said.Stat()
+			if err != nil {
+				panic(err)
+			}
+			o.failed, o.flags, o.at = path, r.Rdx, fi.Size()
+		}
+		if name == "close" {
+			return what.errno | trace.Done
+		}
+		return what.errno
+	})
+	if errors.Is(err, trace.ErrForbidden) {
+		t.Skip("this machine lets nobody trace a process")
+	}
+	require.NoError(t, err)
+	o.said, err = os.ReadFile(said.Name())
+	require.NoError(t, err)
+	require.True(t, status.Exited() && status.ExitStatus() == 0 && errs.Len() == 0, "%v: the child ended with %v and said:\n%s\n%s", what, status, &errs, tail(o.said))
+	return o
+}
+
+func tail(b []byte) []byte { return b[max(0, len(b)-3000):] }
+
+// judge goes through what a child said, and looks at what it left.
+func (o *outcome) judge(dir string, what injection) (silent string, err error) {
+	l := NewLedger(0)
+	now := int64(Begins)
+	told, latching := false, o.latches(what)
+	doing, during, at := "", "", int64(0)
+	opened := false
+	for in := bufio.NewScanner(bytes.NewReader(o.said)); in.Scan(); {
+		var line Line
+		if err := json.Unmarshal(in.Bytes(), &line); err != nil {
+			return "", fmt.Errorf("%w: %s", err, in.Bytes())
+		}
+		if at <= o.at {
+			during = doing
+		}
+		past := at >= o.at && o.failed != ""
+		at += int64(len(in.Bytes())) + 1
+		if f := line.Failure; f != nil {
+			if !past {
+				return "", fmt.Errorf("%s failed before anything did: %s", doing, f.Text)
+			}
+			told = told || slices.Contains(f.Errnos, what.errno)
+		}
+		switch line.What {
+		case "begin":
+			doing = string(line.Op.Kind)
+			l.Begin(*line.Op, line.Now)
+		case "answer":
+			if err := l.Answer(line.Answer, line.Failure); err != nil {
+				return "", err
+			}
+		case "found":
+			if line.Failure != nil {
+				break
+			}
+			now = line.Now
+			if err := l.Found(line.Contents, now); err != nil {
+				return "", err
+			}
+		case "copy":
+			if line.Failure == nil && !l.May(line.Contents, line.Now) {
+				return "", fmt.Errorf("the restored copy differs:\n%s", Difference(l.now.Contents(0, line.Now), line.Contents))
+			}
+		case "opened":
+			opened = line.Failure == nil
+			if line.Failure != nil && !what.forGood && doing == "open again" {
+				return "", fmt.Errorf("what failed once keeps the store shut: %s", line.Failure.Text)
+			}
+			if line.Failure != nil {
+				doing = "open again"
+			}
+		case "log":
+		case "closed":
+			opened = false
+		default:
+			if line.What != "open" || doing != "open again" {
+				doing = line.What
+			}
+		}
+	}
+	_, _ = opened, latching
+	if at <= o.at {
+		during = doing
+	}
+	if err := lookAfterwards(filepath.Join(dir, "store"), now, l); err != nil {
+		return "", err
+	}
+	if err := lookAtCopy(filepath.Join(dir, "copy"), now, l); err != nil {
+		return "", err
+	}
+	if !told && o.failed != "" {
+		silent = fmt.Sprintf("%s: %s %s", during, what.name, pattern(o.failed))
+	}
+	return silent, nil
+}
+
+// latches reports whether what failed is on the way of a commit.
+func (o *outcome) latches(what injection) bool {
+	return strings.HasPrefix(o.failed, "store/wal/0") && (what.name == "write" || what.name == "fdatasync")
+}
+
+// pattern is a path without its numbers.
+func pattern(path string) string {
+	parts := strings.Split(path, "/")
+	for i, p := range parts {
+		if len(p) >= 20 {
+			parts[i] = "N" + p[20:]
+		}
+	}
+	return strings.Join(parts, "/")
+}
+
+// lookAfterwards opens the store, without failures.
+func lookAfterwards(dir string, now int64, l *Ledger) error {
+	st, err := oncelog.Open(dir, Options(func() int64 { return now }))
+	if err != nil {
+		return fmt.Errorf("afterwards: %w", err)
+	}
+	s, err := NewService(st)
+	if err != nil {
+		return err
+	}
+	got, err := s.Contents(0)
+	err = errors.Join(err, st.Verify(), st.Close())
+	if err != nil {
+		return fmt.Errorf("afterwards: %w", err)
+	}
+	if err := l.Found(got, now); err != nil {
+		return fmt.Errorf("afterwards: %w", err)
+	}
+	return nil
+}
+
+// lookAtCopy sees that the restored store is whole or none.
+func lookAtCopy(dir string, now int64, l *Ledger) error {
+	o := Options(func() int64 { return now })
+	o.MustExist = true
+	st, err := oncelog.Open(dir, o)
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, oncelog.ErrForeign) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("the copy: %w", err)
+	}
+	return st.Close()
+}
+
+func TestEachCallFails(t *testing.T) {
+	seed := *callsSeed
+	if seed == 0 {
+		seed = uint64(time.Now().UnixNano())
+	}
+	t.Logf("-calls.seed=%d", seed)
+	base := memoryDir(t)
+	whole := live(t, filepath.Join(base, "whole"), seed, injection{})
+	_, err := whole.judge(filepath.Join(base, "whole"), injection{})
+	require.NoError(t, err)
+	t.Logf("calls of an undisturbed life: %v", whole.calls)
+	for _, name := range watched {
+		require.Positive(t, whole.calls[name], name)
+	}
+	all := injections(whole.calls)
+	chosen := all
+	if *callsOnly != "" {
+		chosen = slices.DeleteFunc(chosen, func(i injection) bool { return i.String() != *callsOnly })
+	} else if !*callsAll {
+		chosen = sample(rand.New(rand.NewPCG(seed, 1)), all, wanted())
+	}
+	began := time.Now()
+	silents := map[string]int{}
+	for i, what := range chosen {
+		dir := filepath.Join(base, fmt.Sprint(i))
+		o := live(t, dir, seed, what)
+		silent, err := o.judge(dir, what)
+		if err != nil {
+			require.NoError(t, os.WriteFile(filepath.Join(t.ArtifactDir(), "said"), o.said, 0o600))
+		}
+		require.NoError(t, err, "-calls.seed=%d -calls.only=%q, at %s", seed, what.String(), o.failed)
+		if silent != "" {
+			silents[silent]++
+		}
+		require.NoError(t, os.RemoveAll(dir))
+	}
+	t.Logf("%d of %d failures in %v", len(chosen), len(all), time.Since(began).Round(time.Second))
+	var list []string
+	for s, n := range silents {
+		list = append(list, fmt.Sprintf("%5d %s", n, s))
+	}
+	slices.Sort(list)
+	t.Logf("silent:\n%s", strings.Join(list, "\n"))
+}
+
+// injections is the full product.
+func injections(calls map[string]int) (all []injection) {
+	for name, n := range calls {
+		for n := range n {
+			for _, errno := range errnos(name) {
+				all = append(all, injection{name, n + 1, false, errno}, injection{name, n + 1, true, errno})
+			}
+		}
+	}
+	slices.SortFunc(all, func(a, b injection) int {
+		return strings.Compare(fmt.Sprintf("%s %06d", a, a.n), fmt.Sprintf("%s %06d", b, b.n))
+	})
+	return all
+}
+
+func wanted() int {
+	if testing.Short() {
+		return 40
+	}
+	return 300
+}
+
+// sample takes so many, of each call at least some.
+func sample(rnd *rand.Rand, all []injection, n int) []injection {
+	rnd.Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
+	seen := map[string]int{}
+	rare := func(i injection) int { seen[i.name]++; return seen[i.name] }
+	rank := map[injection]int{}
+	for _, i := range all {
+		rank[i] = rare(i)
+	}
+	slices.SortStableFunc(all, func(a, b injection) int { return min(rank[a], 1+n/30) - min(rank[b], 1+n/30) })
+	return all[:min(n, len(all))]
+}
+
+func memoryDir(t *testing.T) string {
+	dir, err := os.MkdirTemp("/dev/shm", "oncelog-calls-")
+	if err != nil {
+		return t.TempDir()
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	return dir
+}

@@ -325,3 +325,25 @@ func limitedChild() {
 	}
 	check(os.WriteFile(filepath.Join(dir, "acknowledged"), []byte(strconv.Itoa(i)), 0o600))
 }
+
+// After a failed sync a disk may have dropped what was written and not committed. That is no damage.
+func TestVerifyAfterAFailedSyncThatTookThePages(t *testing.T) {
+	o := small(0)
+	l, _, err := read(create(t, o), o)
+	require.NoError(t, err)
+	fill(t, l, 3)
+	s := l.active.Load()
+	committed := s.End()
+	undo := replaced(t, int(s.file.Fd()), "/dev/null") // which nobody can sync
+	_, err = commit(l, "dropped")
+	require.ErrorIs(t, err, ErrFailed)
+	undo()
+	written := s.End()
+	require.Greater(t, written, committed)
+	patch(t, s.path, committed, make([]byte, written-committed)...)
+	require.NoError(t, l.Verify(func(Frame) error { return nil }))
+
+	patch(t, s.path, committed-1, 0xff) // but this is
+	require.ErrorIs(t, l.Verify(func(Frame) error { return nil }), ErrCorrupt)
+	require.ErrorIs(t, l.Close(), ErrFailed)
+}

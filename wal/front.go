@@ -176,10 +176,7 @@ func (l *Log) dropBehindTail(through uint64, note int64) error {
 	if err := reserve(t.file, end); err != nil {
 		return full(err)
 	}
-	if _, err := t.file.WriteAt(b, t.End()); err != nil {
-		return l.latch(err)
-	}
-	if err := l.sync(t); err != nil {
+	if err := l.writeBehindTail(b); err != nil {
 		return err
 	}
 	l.stats.disk.Add(end - t.End())

@@ -56,8 +56,12 @@ type Log struct {
 
 	active atomic.Pointer[Segment] // the segment being written; nil until the first write. Only the leader changes it
 	tail   *Segment                // the last segment found on opening; sealed when the first write comes
-	begun  atomic.Bool
-	beginM sync.Mutex
+	// tailOwn are the log's own frames that the tail ends with, as they were found. They say that what comes before them
+	// is on stable storage, and nothing says so of them: whoever wrote them may have been told that their sync failed.
+	// So who writes behind them writes them again.
+	tailOwn []byte
+	begun   atomic.Bool
+	beginM  sync.Mutex
 
 	front front
 

@@ -1,6 +1,7 @@
 package wal
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -312,6 +313,9 @@ func (l *Log) recover(from Start, replay func(Frame) error) error {
 	if err != nil {
 		return err
 	}
+	if s.End() == f.end { // else a mark was written, and synced
+		l.tailOwn = bytes.Clone(r.tailData[f.ownFrom:f.end])
+	}
 	l.front.through = r.dropped
 	for _, s := range l.removeThrough(r.dropped) {
 		s.close()
@@ -430,18 +434,25 @@ func (r *recovery) mark(l *Log) error {
 	return nil
 }
 
-// rewrite writes the first n bytes of the segment over themselves and syncs them.
+// rewrite writes the first n bytes of the segment over themselves and syncs them. They are read once more for that, and
+// must be the same: after a failed sync the cache may have shown what the disk does not have, until it looked again.
 func rewrite(s *Segment, n int64) error {
-	buf := make([]byte, min(n, 1<<20))
-	for at := int64(0); at < n; {
-		b := buf[:min(int64(len(buf)), n-at)]
-		if _, err := s.file.ReadAt(b, at); err != nil {
-			return fmt.Errorf("%s at offset %d: %w", s.path, at, err)
-		}
-		if _, err := s.file.WriteAt(b, at); err != nil {
-			return err
-		}
-		at += int64(len(b))
+	if n == 0 {
+		return s.file.Sync()
+	}
+	data, err := s.read(nil)
+	if err != nil {
+		return err
+	}
+	f, err := s.scanFrames(data, s.first-1, func(Frame) error { return nil })
+	if err != nil {
+		return err
+	}
+	if f.end != n {
+		return fmt.Errorf("%s at offset %d: the file changed since it was read, as after a failed write, when the cache and the disk differ; open the store again", s.path, f.end)
+	}
+	if _, err := s.file.WriteAt(data[:n], 0); err != nil {
+		return err
 	}
 	return s.file.Sync()
 }

@@ -138,3 +138,43 @@ func TestWhatIsCutStaysCut(t *testing.T) {
 	}
 	holds(t, dir, o, want)
 }
+
+// The log's own frames at the end of what an earlier process left may lie in the kernel's cache alone, where their
+// failed sync left them: nothing says that they are durable. Whoever writes behind them writes them again, or a power cut
+// would leave a hole before a seal.
+func TestWhoWritesBehindAMarkWritesTheMarkAgain(t *testing.T) {
+	o := small(0)
+	dir := create(t, o)
+	l := reopen(t, dir, o, []string{})
+	want := fill(t, l, 3)
+	require.NoError(t, l.Close())
+	l = reopen(t, dir, o, want)
+	path := l.tail.path
+	_, all := entries(t, path)
+	mark := all[len(all)-1]
+	require.Equal(t, []byte{kindSyncMark}, mark.frame.payload)
+	from := all[len(all)-2].end
+	patch(t, path, from, make([]byte, mark.end-from)...) // the page was evicted, and the disk does not have it
+	want = append(want, fill(t, l, 5)...)
+	require.NoError(t, l.Close())
+	holds(t, dir, o, want)
+}
+
+// Between recovery's reading and its writing again the cache may drop what the disk does not have. What was read then is
+// served to nobody.
+func TestWhatRecoveryWritesAgainIsWhatItRead(t *testing.T) {
+	o := small(never)
+	killed, tail, ends, numbers := tornLog(t, o, 20)
+	last := len(ends) - 1
+	from := ends[last-1]
+	path := pathOf(killed, tail.number)
+	_, err := Open(killed, o, Start{}, func(f Frame) error {
+		if f.Number == uint64(numbers[last]) {
+			patch(t, path, from, make([]byte, ends[last]-from)...)
+		}
+		return nil
+	})
+	require.ErrorContains(t, err, "changed since it was read")
+	require.NotErrorIs(t, err, ErrCorrupt)
+	holds(t, killed, o, payloads(19))
+}

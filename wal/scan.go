@@ -31,6 +31,7 @@ type found struct {
 	header   header
 	headerOK bool
 	end      int64  // behind the last good frame (or the header, or 0)
+	ownFrom  int64  // behind the last transaction; from here to end are frames of the log's own, and the header if there is none
 	last     uint64 // number of the last transaction, or of the one before the segment
 	synced   uint64 // the largest syncedThrough in a good frame
 	sealed   bool
@@ -127,6 +128,9 @@ func (s *Segment) scanFrames(data []byte, prevLast uint64, emit func(Frame) erro
 		}
 		r.synced = max(r.synced, f.synced)
 		r.end += int64(f.size)
+		if !f.own() {
+			r.ownFrom = r.end
+		}
 		if r.sealed {
 			return r, nil
 		}

@@ -117,16 +117,26 @@ func (l *Log) sealTail(next *Segment) error {
 		_ = removeSegment(l.dir, next.number)
 		return full(err)
 	}
-	if _, err := t.file.WriteAt(entry, t.End()); err != nil {
-		return l.latch(err)
-	}
-	if err := l.sync(t); err != nil {
+	if err := l.writeBehindTail(entry); err != nil {
 		return err
 	}
 	l.stats.disk.Add(end - t.End())
 	t.end.Store(end)
 	_ = t.file.Truncate(end) // only space
 	t.retired.Store(true)
+	return nil
+}
+
+// writeBehindTail appends to the tail and syncs it. Its failure is final.
+func (l *Log) writeBehindTail(b []byte) error {
+	t := l.tail
+	if _, err := t.file.WriteAt(append(l.tailOwn, b...), t.End()-int64(len(l.tailOwn))); err != nil {
+		return l.latch(err)
+	}
+	if err := l.sync(t); err != nil {
+		return err
+	}
+	l.tailOwn = nil
 	return nil
 }
 

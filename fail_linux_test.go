@@ -177,3 +177,30 @@ func TestRelayTellsThatWhatWasHandedOnIsNotRecorded(t *testing.T) {
 	require.ErrorIs(t, err, syscall.ENOSPC)
 	require.ErrorIs(t, s.Close(), ErrFailed)
 }
+
+// A result that is too large is recorded as gone. When that fails, the caller learns why.
+func TestUnrecordedNamesEachCause(t *testing.T) {
+	large := func(context.Context) ([]byte, error) { return make([]byte, DefaultMaxValueSize+1), nil }
+	for name, do := range map[string]func(r *receiver.Receiver) error{
+		"Do": func(r *receiver.Receiver) error { _, err := r.Do(t.Context(), "key", large); return err },
+		"DoAll": func(r *receiver.Receiver) error {
+			_, err := r.DoAll(t.Context(), []receiver.Call{{Key: "key", Fn: large}})
+			return err
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := filepath.Join(t.TempDir(), "store")
+			s := open(t, dir, Options{TTL: Forever})
+			put(t, s, "before", "1")
+			r, err := s.Receiver(nil)
+			require.NoError(t, err)
+			breakWrites(t, dir)
+			err = do(r)
+			require.ErrorIs(t, err, receiver.ErrUnrecorded)
+			require.ErrorIs(t, err, ErrTooLarge)
+			require.ErrorIs(t, err, ErrFailed)
+			require.ErrorIs(t, err, syscall.ENOSPC)
+			require.ErrorIs(t, s.Close(), ErrFailed)
+		})
+	}
+}

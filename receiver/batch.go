@@ -196,8 +196,8 @@ func (b *batch) flush() (first error) {
 			i := again[n]
 			if end.Err == nil {
 				stored[i], ends[i] = retry[n].Result, end
-			} else if errors.Is(end.Err, ErrStaleToken) {
-				ends[i] = end
+			} else {
+				ends[i].Err = both(ends[i].Err, end.Err)
 			}
 		}
 	}

@@ -157,8 +157,8 @@ func (a *attempt) record(c *call, res Result) (Outcome, error) {
 		var again error
 		if until, again = complete(fallback); again == nil {
 			stored, err = fallback, nil
-		} else if errors.Is(again, ErrStaleToken) {
-			err = again
+		} else {
+			err = both(err, again)
 		}
 	}
 	a.tookCommit = a.now().Sub(began)
@@ -179,6 +179,15 @@ func withoutValue(res Result, err error) (Result, bool) {
 		return res, false
 	}
 	return Result{Kind: KindGone, TTL: res.TTL}, true
+}
+
+// both is why neither a result nor, in its place, that it is gone could be recorded. Each of the two matters: the value
+// may be too large, and the store have failed when that was to be recorded.
+func both(err, again error) error {
+	if errors.Is(again, ErrStaleToken) || again.Error() == err.Error() {
+		return again
+	}
+	return fmt.Errorf("%w; nor that it is gone: %w", err, again)
 }
 
 // recorded is the end of a call whose result was recorded, or could not be.

@@ -504,9 +504,9 @@ func setAside(dir string, segment uint64, offset int64, b []byte) (err error) {
 // Verify reads the log back and checks every frame that was committed when it was called. Writers go on meanwhile.
 func (l *Log) Verify(check func(Frame) error) error {
 	defer l.Pin()()
-	through, active := l.Visible(), l.active.Load()
+	through, all := l.Visible(), l.all()
 	var buf []byte
-	for _, s := range l.all() {
+	for i, s := range all {
 		end := s.End() // loaded first: what is written before it is set is safe to look at
 		if end == 0 || s.first > through+1 {
 			continue
@@ -526,8 +526,9 @@ func (l *Log) Verify(check func(Frame) error) error {
 		if f.headerOK && f.header.nonce != s.nonce {
 			return s.Corrupt(40, "the header changed since the segment was opened")
 		}
-		// What comes behind the last commit may have failed since, and a disk whose sync has failed may not have it.
-		gone := s == active && f.last >= through
+		// What comes behind the last commit may have failed since, or be a mark whose sync failed, and a disk whose sync
+		// has failed may not have it.
+		gone := i == len(all)-1 && f.last >= through
 		if f.end != end && !(s.unread && f.sealed) && !gone {
 			return s.Corrupt(f.end, f.reason)
 		}

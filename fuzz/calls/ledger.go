@@ -35,7 +35,8 @@ func (l Line) Encode() []byte {
 // Failure is an error on its way to the parent.
 type Failure struct {
 	Text   string
-	Failed bool            // ErrFailed or ErrUnrecorded: what became of it is not known
+	Failed bool            // ErrFailed: what became of it is not known
+	Lost   bool            // ErrUnrecorded: the work was done, and the key stays claimed
 	Errnos []syscall.Errno // those that it is, for errors.Is
 }
 
@@ -47,7 +48,7 @@ func NewFailure(err error) *Failure {
 	if err == nil {
 		return nil
 	}
-	f := &Failure{Text: err.Error(), Failed: errors.Is(err, oncelog.ErrFailed) || errors.Is(err, receiver.ErrUnrecorded)}
+	f := &Failure{Text: err.Error(), Failed: errors.Is(err, oncelog.ErrFailed), Lost: errors.Is(err, receiver.ErrUnrecorded)}
 	for _, errno := range Errnos {
 		if errors.Is(err, errno) {
 			f.Errnos = append(f.Errnos, errno)
@@ -67,6 +68,7 @@ type Ledger struct {
 	may      []*State // what may be found, in the order of commits
 	failed   bool     // a call had ErrFailed, and the store was not opened since
 	partly   bool     // and it was one of several commits
+	claimed  []string // messages whose handling could not be recorded, and so belong to it for as long as it is open
 	time     int64
 	op       *Op
 	began    int // states in may before the call that is under way
@@ -94,13 +96,22 @@ func (l *Ledger) Begin(o Op, now int64) {
 func (l *Ledger) Answer(answer string, f *Failure) error {
 	o := l.op
 	l.op = nil
+	if f != nil && (f.Failed || f.Lost) {
+		for i := range max(1, o.Batch) {
+			l.claimed = append(l.claimed, doKey(o.Caller, o.Key+i))
+		}
+	}
 	switch {
 	case f != nil && f.Failed:
 		if !l.failed {
 			l.failed, l.partly = true, len(l.states) > 1
 		}
 		return nil
-	case f != nil && o.Kind == DoAll && !l.failed: // those before the one that was refused are done
+	case f != nil && f.Lost && o.Kind == DoIntent && !l.failed: // its first commit was made
+		l.now = l.states[0]
+		l.may = []*State{l.now}
+		return nil
+	case f != nil && o.Kind == DoAll && !f.Lost && !l.failed: // those before the one that was refused are done
 		o.Batch = 0
 		if answer != "" {
 			o.Batch = strings.Count(answer, ";") + 1
@@ -112,7 +123,10 @@ func (l *Ledger) Answer(answer string, f *Failure) error {
 		return nil
 	}
 	l.Answered++
-	if l.failed {
+	switch {
+	case o.Kind == Lookup && answer == "in flight" && slices.Contains(l.claimed, doKey(o.Caller, o.Key)):
+		return nil
+	case l.failed:
 		return l.still(o, answer)
 	}
 	if answer != l.answer {
@@ -148,7 +162,7 @@ func (l *Ledger) Synced() { l.may = []*State{l.now} }
 
 // Found says what a store that was opened holds, and reports a contradiction. From now on that is certain.
 func (l *Ledger) Found(contents string, now int64) error {
-	l.op, l.failed = nil, false
+	l.op, l.failed, l.claimed = nil, false, nil
 	for i := len(l.may) - 1; i >= 0; i-- {
 		if l.may[i].Contents(l.caller, now) == contents {
 			l.now = l.may[i]
@@ -159,6 +173,9 @@ func (l *Ledger) Found(contents string, now int64) error {
 	return fmt.Errorf("caller %d: of %d states that it may be in, what was found is none. From what was acknowledged it differs so:\n%s",
 		l.caller, len(l.may), Difference(l.now.Contents(l.caller, now), contents))
 }
+
+// Now is what the caller sees.
+func (l *Ledger) Now() *State { return l.now }
 
 // May reports whether the contents are such as may be found.
 func (l *Ledger) May(contents string, now int64) bool {

@@ -282,6 +282,8 @@ func (s *Service) lookup(ctx context.Context, key string) (string, error) {
 	switch l.State {
 	case receiver.StateAbsent:
 		return "absent", nil
+	case receiver.StateInFlight:
+		return "in flight", nil
 	case receiver.StateInDoubt:
 		return fmt.Sprintf("in doubt %x", l.Note), nil
 	case receiver.StateDone:

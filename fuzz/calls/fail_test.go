@@ -69,8 +69,8 @@ func (i injection) String() string {
 type outcome struct {
 	calls  map[string]int
 	failed string // path of the call that failed first, from the directory on; "" if none did
-	flags  uint64 // of an openat; of an unlinkat
 	at     int64  // how much the child had said by then
+	over   bool   // the store was opened since
 	said   []byte
 }
 
@@ -114,7 +114,7 @@ func live(t *testing.T, dir string, seed uint64, what injection) outcome {
 			if err != nil {
 				panic(err)
 			}
-			o.failed, o.flags, o.at = path, r.Rdx, fi.Size()
+			o.failed, o.at = path, fi.Size()
 		}
 		if name == "close" {
 			return what.errno | trace.Done
@@ -137,18 +137,18 @@ func tail(b []byte) []byte { return b[max(0, len(b)-3000):] }
 func (o *outcome) judge(dir string, what injection) (silent string, err error) {
 	l := NewLedger(0)
 	now := int64(Begins)
-	told, latching := false, o.latches(what)
+	told, latched := false, false // the error was seen; nothing may be acknowledged before the store is opened again
 	doing, during, at := "", "", int64(0)
-	opened := false
+	tries, changes := 0, 0
 	for in := bufio.NewScanner(bytes.NewReader(o.said)); in.Scan(); {
 		var line Line
 		if err := json.Unmarshal(in.Bytes(), &line); err != nil {
 			return "", fmt.Errorf("%w: %s", err, in.Bytes())
 		}
-		if at <= o.at {
+		past := o.failed != "" && at >= o.at
+		if !past {
 			during = doing
 		}
-		past := at >= o.at && o.failed != ""
 		at += int64(len(in.Bytes())) + 1
 		if f := line.Failure; f != nil {
 			if !past {
@@ -160,7 +160,12 @@ func (o *outcome) judge(dir string, what injection) (silent string, err error) {
 		case "begin":
 			doing = string(line.Op.Kind)
 			l.Begin(*line.Op, line.Now)
+			changes = len(l.states)
+			latched = latched || past && o.commits(what, during)
 		case "answer":
+			if latched && line.Failure == nil && changes > 0 {
+				return "", fmt.Errorf("%s was acknowledged after %v failed on the way of a commit", doing, what)
+			}
 			if err := l.Answer(line.Answer, line.Failure); err != nil {
 				return "", err
 			}
@@ -176,42 +181,62 @@ func (o *outcome) judge(dir string, what injection) (silent string, err error) {
 			if line.Failure == nil && !l.May(line.Contents, line.Now) {
 				return "", fmt.Errorf("the restored copy differs:\n%s", Difference(l.now.Contents(0, line.Now), line.Contents))
 			}
+		case "open":
+			doing = line.What
 		case "opened":
-			opened = line.Failure == nil
-			if line.Failure != nil && !what.forGood && doing == "open again" {
+			tries++
+			switch {
+			case line.Failure == nil:
+				tries, latched, o.over = 0, false, past // a store that was opened since starts anew
+			case tries > 1 && !what.forGood:
 				return "", fmt.Errorf("what failed once keeps the store shut: %s", line.Failure.Text)
 			}
-			if line.Failure != nil {
-				doing = "open again"
-			}
-		case "log":
-		case "closed":
-			opened = false
+		case "answered", "log", "closed", "backed up", "restored":
 		default:
-			if line.What != "open" || doing != "open again" {
-				doing = line.What
-			}
+			doing = line.What
 		}
 	}
-	_, _ = opened, latching
-	if at <= o.at {
+	if o.failed != "" && at <= o.at {
 		during = doing
 	}
 	if err := lookAfterwards(filepath.Join(dir, "store"), now, l); err != nil {
 		return "", err
 	}
-	if err := lookAtCopy(filepath.Join(dir, "copy"), now, l); err != nil {
+	if err := lookAtCopy(filepath.Join(dir, "copy"), now); err != nil {
 		return "", err
 	}
-	if !told && o.failed != "" {
-		silent = fmt.Sprintf("%s: %s %s", during, what.name, pattern(o.failed))
+	if !told && o.failed != "" && o.harmless(what) == "" {
+		return fmt.Sprintf("%s: %s %s", during, what.name, pattern(o.failed)), nil
 	}
-	return silent, nil
+	return "", nil
 }
 
-// latches reports whether what failed is on the way of a commit.
-func (o *outcome) latches(what injection) bool {
-	return strings.HasPrefix(o.failed, "store/wal/0") && (what.name == "write" || what.name == "fdatasync")
+// commits reports whether what failed is on the way of a commit: written to the log, or its sync, while calls were made.
+// Opening, which also writes, fails itself.
+func (o *outcome) commits(what injection, during string) bool {
+	return !o.over && strings.HasPrefix(o.failed, "store/wal/0") && !slices.Contains([]string{"open", "look", "close", "back up", "restore"}, during) &&
+		slices.Contains([]string{"write", "pwrite64", "fdatasync"}, what.name)
+}
+
+// harmless says why nobody need hear that a call failed; "" if somebody must. What each costs is that something is done
+// again, or that space is taken for longer.
+func (o *outcome) harmless(what injection) string {
+	segment := strings.Contains(o.failed, "/wal/0")
+	switch {
+	case what.name == "mmap":
+		return "the index asks for less, or puts a new key off"
+	case what.name == "close":
+		return "all that was written through it was synced before, by somebody who looked"
+	case what.name == "ftruncate" && segment:
+		return "only the space that was prepared and not used"
+	case what.name == "pwrite64" && strings.HasSuffix(o.failed, "LOCK"):
+		return "who has the lock, for people; the lock counts"
+	case what.name == "unlinkat" && segment:
+		return "os.Remove tries the other kind; a spare segment that stays is removed by the next opening"
+	case segment && slices.Contains([]string{"mkdirat", "openat", "fallocate", "fsync"}, what.name) || what.name == "openat" && strings.HasSuffix(o.failed, "/wal") || what.name == "fsync" && strings.HasSuffix(o.failed, "/wal"):
+		return "a spare segment, prepared in the background; without one the log asks again, or grows"
+	}
+	return ""
 }
 
 // pattern is a path without its numbers.
@@ -247,7 +272,7 @@ func lookAfterwards(dir string, now int64, l *Ledger) error {
 }
 
 // lookAtCopy sees that the restored store is whole or none.
-func lookAtCopy(dir string, now int64, l *Ledger) error {
+func lookAtCopy(dir string, now int64) error {
 	o := Options(func() int64 { return now })
 	o.MustExist = true
 	st, err := oncelog.Open(dir, o)
@@ -282,28 +307,27 @@ func TestEachCallFails(t *testing.T) {
 		chosen = sample(rand.New(rand.NewPCG(seed, 1)), all, wanted())
 	}
 	began := time.Now()
-	silents := map[string]int{}
 	for i, what := range chosen {
+		if !*callsAll && time.Since(began) > bounded { // a slow machine
+			chosen = chosen[:i]
+			break
+		}
 		dir := filepath.Join(base, fmt.Sprint(i))
 		o := live(t, dir, seed, what)
 		silent, err := o.judge(dir, what)
-		if err != nil {
+		if err != nil || silent != "" {
 			require.NoError(t, os.WriteFile(filepath.Join(t.ArtifactDir(), "said"), o.said, 0o600))
 		}
 		require.NoError(t, err, "-calls.seed=%d -calls.only=%q, at %s", seed, what.String(), o.failed)
-		if silent != "" {
-			silents[silent]++
-		}
+		require.Empty(t, silent, "-calls.seed=%d -calls.only=%q: nobody heard of it", seed, what.String())
 		require.NoError(t, os.RemoveAll(dir))
 	}
 	t.Logf("%d of %d failures in %v", len(chosen), len(all), time.Since(began).Round(time.Second))
-	var list []string
-	for s, n := range silents {
-		list = append(list, fmt.Sprintf("%5d %s", n, s))
-	}
-	slices.Sort(list)
-	t.Logf("silent:\n%s", strings.Join(list, "\n"))
+	require.NotEmpty(t, chosen)
 }
+
+// bounded is how long a test may take that is not told to make every call fail.
+const bounded = 50 * time.Second
 
 // injections is the full product.
 func injections(calls map[string]int) (all []injection) {

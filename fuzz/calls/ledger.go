@@ -118,6 +118,7 @@ func (l *Ledger) Answer(answer string, f *Failure) error {
 		}
 		l.states, l.answer = l.now.After(*o, l.time)
 		l.may = append(l.may[:l.began], l.states...)
+	case f != nil && o.Kind == Park && answer != "" && !l.failed: // done, and then something else failed
 	case f != nil: // refused: nothing was written
 		l.may = l.may[:l.began]
 		return nil

@@ -306,7 +306,7 @@ func (s *Service) relay(ctx context.Context, publish error) (string, error) {
 	}
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
-	got := ""
+	got, parked := "", s.st.Stats().Parked
 	err := s.r.Relay(ctx, func(_ context.Context, m receiver.Message) error {
 		if got != "" { // the one behind it
 			stop()
@@ -318,8 +318,11 @@ func (s *Service) relay(ctx context.Context, publish error) (string, error) {
 		}
 		return publish
 	})
-	if err == context.Canceled { // and no more than that
+	switch {
+	case err == context.Canceled: // and no more than that
 		err = nil
+	case s.st.Stats().Parked == parked: // else it is done, and the error is about the one behind it
+		got = ""
 	}
 	return got, err
 }

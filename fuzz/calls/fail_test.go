@@ -231,6 +231,8 @@ func (o *outcome) harmless(what injection) string {
 		return "only the space that was prepared and not used"
 	case what.name == "pwrite64" && strings.HasSuffix(o.failed, "LOCK"):
 		return "who has the lock, for people; the lock counts"
+	case what.name == "unlinkat" && strings.HasSuffix(o.failed, "MANIFEST.tmp"):
+		return "nothing was there: os.Remove tries the other kind, and reports that"
 	case what.name == "unlinkat" && segment:
 		return "os.Remove tries the other kind; a spare segment that stays is removed by the next opening"
 	case segment && slices.Contains([]string{"mkdirat", "openat", "fallocate", "fsync"}, what.name) || what.name == "openat" && strings.HasSuffix(o.failed, "/wal") || what.name == "fsync" && strings.HasSuffix(o.failed, "/wal"):

@@ -4,7 +4,7 @@ go 1.26
 
 require (
 	github.com/hanwen/go-fuse/v2 v2.12.1
-	github.com/oncelog/oncelog v0.0.0-00010101000000-000000000000
+	github.com/oncelog/oncelog v0.0.0
 	github.com/stretchr/testify v1.12.1
 )
 

@@ -244,6 +244,8 @@ func (n *node) settle() {
 
 // cut leaves what survives when the power goes.
 func (d *disk) cut() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
 	how := d.rnd.IntN(5)
 	moment := d.rnd.IntN(d.seq + 1)
 	keep := func(seq int) bool {
@@ -297,6 +299,8 @@ func (d *disk) move(dir *node, m move) {
 
 // forget lets go what no directory names. Nothing is mounted.
 func (d *disk) forget() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
 	named := map[*node]bool{}
 	var visit func(n *node)
 	visit = func(n *node) {

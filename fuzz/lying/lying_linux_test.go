@@ -77,7 +77,7 @@ type life struct {
 }
 
 func newLife(t *testing.T, rnd *rand.Rand, total *tally) *life {
-	l := &life{t: t, rnd: rnd, disk: newDisk(rnd), dir: t.TempDir(), total: total}
+	l := &life{t: t, rnd: rnd, disk: newDisk(rand.New(rand.NewPCG(rnd.Uint64(), 1))), dir: t.TempDir(), total: total}
 	l.job = job{Dir: l.dir, Now: calls.Begins, Segment: []int64{4 << 10, 8 << 10, 32 << 10}[rnd.IntN(3)]}
 	callers := 1 + 3*rnd.IntN(2)
 	for i := range callers {
@@ -120,12 +120,12 @@ func (l *life) round(fail bool) {
 	said := l.child()
 	l.judge(said)
 	d.mu.Lock()
-	dark, failed := d.dark, d.failed
+	dark, failed, killed := d.dark, d.failed, d.killAt > 0
 	d.mu.Unlock()
 	if failed {
 		l.total.FailedSyncs++
 	}
-	if !dark && d.killAt > 0 && rnd.IntN(2) == 0 {
+	if !dark && killed && rnd.IntN(2) == 0 {
 		return // the next child finds it in the page cache
 	}
 	l.m.unmount(l.t)
@@ -147,11 +147,14 @@ func (l *life) child() []byte {
 	cmd.Stdout, cmd.Stderr = pipe, &errs
 	require.NoError(l.t, cmd.Start())
 	require.NoError(l.t, pipe.Close())
+	l.disk.mu.Lock()
+	went := l.disk.wentAt
+	l.disk.mu.Unlock()
 	over := make(chan struct{})
 	killed := make(chan bool, 1)
 	go func() {
 		select {
-		case <-l.disk.wentAt:
+		case <-went:
 			// A machine stops at once. What the child says until it is killed rests on what it had done by then.
 			_ = cmd.Process.Kill()
 			killed <- true
@@ -179,10 +182,10 @@ func (l *life) child() []byte {
 func (l *life) judge(said []byte) {
 	d := l.disk
 	d.mu.Lock()
-	dark, failed := d.dark, d.failed
+	dark, failed, at, killAt := d.dark, d.failed, d.calls, d.killAt
 	d.mu.Unlock()
 	fail := func(err error) {
-		require.NoError(l.t, err, "dark %v, a sync failed %v, call %d of it; job %+v", dark, failed, d.calls, l.job)
+		require.NoError(l.t, err, "dark %v, a sync failed %v, call %d of it; job %+v", dark, failed, at, l.job)
 	}
 	recovered, openings, failures := false, 0, 0
 	in := bufio.NewScanner(bytes.NewReader(said))
@@ -245,7 +248,7 @@ func (l *life) judge(said []byte) {
 		}
 	}
 	switch {
-	case d.killAt > 0 && d.calls >= d.killAt:
+	case killAt > 0 && at >= killAt:
 		l.total.Kills++
 	case dark:
 		l.total.Cuts++

@@ -36,7 +36,7 @@ func newThinDisk(t *testing.T) *disk {
 	dir := t.TempDir()
 	require.NoError(t, syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=68m"))
 	t.Cleanup(func() { _ = syscall.Unmount(dir, syscall.MNT_DETACH) })
-	d := makeDisk(t, &disk{t: t, image: filepath.Join(dir, "image"), path: filepath.Join(dir, "disk"), thin: true})
+	d := makeDisk(t, &disk{t: t, fs: fileSystems[0], image: filepath.Join(dir, "image"), path: filepath.Join(dir, "disk"), thin: true})
 	d.reserve()
 	return d
 }
@@ -52,7 +52,7 @@ func (d *disk) pageByPage() error {
 func (d *disk) reserve() {
 	f, err := os.OpenFile(d.image, os.O_RDWR, 0)
 	require.NoError(d.t, err)
-	require.NoError(d.t, syscall.Fallocate(int(f.Fd()), 0, 0, diskSize))
+	require.NoError(d.t, syscall.Fallocate(int(f.Fd()), 0, 0, d.fs.size))
 	require.NoError(d.t, f.Close())
 }
 

@@ -22,7 +22,7 @@ import (
 )
 
 var (
-	crashRounds = flag.Int("crash.rounds", 0, "how often a process is killed in each test, and power cut a tenth as often; default 60, 10 with -short")
+	crashRounds = flag.Int("crash.rounds", 0, "how often a process is killed in each test, and power cut twice as often in all of theirs; default 100, 10 with -short")
 	crashSeed   = flag.Uint64("crash.seed", 0, "begin with this seed; what the scheduler does stays chance")
 )
 
@@ -33,7 +33,7 @@ func rounds() int {
 	case testing.Short():
 		return 10
 	}
-	return 60
+	return 100
 }
 
 // run is the parent's side.

@@ -1,6 +1,7 @@
 package wal
 
 import (
+	"fmt"
 	"math"
 	"runtime"
 	"sync/atomic"
@@ -65,12 +66,26 @@ func (l *Log) Enqueue(c *Commit) error {
 	if err := l.admit(size); err != nil {
 		return err
 	}
+	if err := l.numbersLeft(); err != nil {
+		l.mu.Unlock()
+		return err
+	}
 	l.enqueue(c)
 	l.pending += size
 	l.left -= size
 	c.Reserved = 0
 	l.mu.Unlock()
 	return nil
+}
+
+// numbersLeft returns an error when no transaction can get a number any more: one that starts anew from 0 would pass
+// for an old one. No log lives so long, but one that was damaged or made by others can begin anywhere. Called with mu
+// held.
+func (l *Log) numbersLeft() error {
+	if l.next != unnumbered && l.next != 0 {
+		return nil
+	}
+	return fmt.Errorf("%w: the numbers of transactions are used up; begin a new store", ErrFull)
 }
 
 // enqueue puts the commit into the queue. Called with mu held.

@@ -76,6 +76,9 @@ func (l *Log) Reserve(n int) (reserved int64, err error) {
 		return 0, err
 	}
 	defer l.mu.Unlock()
+	if err := l.numbersLeft(); err != nil {
+		return 0, err
+	}
 	l.pending += size
 	l.left -= size
 	return size, nil

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"io"
+	"math"
 )
 
 // The scanner reads a segment as it lies on disk and believes nothing that a check does not confirm. It writes
@@ -141,7 +142,7 @@ func (s *Segment) scanFrames(data []byte, prevLast uint64, emit func(Frame) erro
 // syncedThrough that they prove and how many there are. Only frames that prove something about floor or later
 // are verified: a chance resemblance costs a hash of what may be megabytes.
 func searchFrames(data []byte, nonce, first, floor uint64) (synced uint64) {
-	most := floor + uint64(len(data)/minFrame) + 1
+	most := saturated(floor, uint64(len(data)/minFrame)+1)
 	for i := 0; i < len(data); {
 		if data[i] == 0 {
 			i += zeros(data[i:])
@@ -164,7 +165,7 @@ func searchFrames(data []byte, nonce, first, floor uint64) (synced uint64) {
 
 // anyFrame reports whether a good frame lies anywhere in data.
 func anyFrame(data []byte, nonce, first uint64) bool {
-	most := first + uint64(len(data)/minFrame) + 1
+	most := saturated(first, uint64(len(data)/minFrame)+1)
 	for i := 0; i < len(data); i++ {
 		if data[i] == 0 {
 			i += zeros(data[i:]) - 1
@@ -177,6 +178,14 @@ func anyFrame(data []byte, nonce, first uint64) bool {
 		}
 	}
 	return false
+}
+
+// saturated is a+b, or the largest number. A bound that starts anew from 0 would hide every frame.
+func saturated(a, b uint64) uint64 {
+	if a > math.MaxUint64-b {
+		return math.MaxUint64
+	}
+	return a + b
 }
 
 // zeros counts the zero bytes that b begins with, eight at a time: an unused tail is megabytes of them.

@@ -43,6 +43,12 @@ func (l *Log) Ready(n int) error {
 	if n > MaxPayload {
 		return fmt.Errorf("%w: a transaction of %d bytes, the most is %d", ErrTooLarge, n, MaxPayload)
 	}
+	l.mu.Lock()
+	err := l.numbersLeft()
+	l.mu.Unlock()
+	if err != nil {
+		return err
+	}
 	if !l.begun.Load() {
 		if err := l.begin(); err != nil {
 			return err

@@ -75,8 +75,12 @@ func (l *Log) removeThrough(through uint64) (gone []*Segment) {
 	return gone
 }
 
-// slotsLeft returns an error when a segment of this number would take a slot that is still referred to.
+// slotsLeft returns an error when there is no segment of this number, or it would take a slot that is still referred
+// to.
 func (l *Log) slotsLeft(number uint64) error {
+	if number == 0 { // it would come before all others, and no reader takes it for a segment
+		return fmt.Errorf("%w: the numbers of segments are used up; begin a new store", ErrFull)
+	}
 	if number-l.sweptThrough.Load() > MaxSlots {
 		return fmt.Errorf("%w: the log has %d segments, the most it can; use a larger SegmentSize", ErrFull, MaxSlots)
 	}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"math"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -138,6 +139,10 @@ func (o *outbox) admit(id [16]byte, letters []letter) (admitted []letter, undo f
 				continue
 			}
 		case l.record.Kind == record.Outgoing:
+			if t.next == noOrdinal {
+				err = fmt.Errorf("%w: the ordinals of a topic are used up; emit to another", ErrFull)
+				break
+			}
 			*n = t.next
 			t.next++
 			undos = append(undos, func() { t.next-- })
@@ -283,8 +288,14 @@ func (o *outbox) apply(ledger *compaction.Ledger, kind record.Kind, name string,
 		}
 		ledger.Buried(was, at.entry.Segment, at.entry.Size)
 	}
-	t.next = max(t.next, t.last+1)
+	t.next = max(t.next, nextOrdinal(t.last))
 }
+
+// noOrdinal is no message's: what comes after it would start anew from 0.
+const noOrdinal = math.MaxUint64
+
+// nextOrdinal returns the one that follows.
+func nextOrdinal(ordinal uint64) uint64 { return ordinal + min(1, noOrdinal-ordinal) }
 
 // complete returns an error if a message is missing between those that were handed on and the newest.
 func (o *outbox) complete() error {
@@ -300,7 +311,7 @@ func (o *outbox) complete() error {
 func (t *topic) waitingThrough(ordinal uint64) map[uint64]place {
 	through := make(map[uint64]place)
 	if ordinal-t.sent <= uint64(len(t.messages)) {
-		for n := t.sent + 1; n <= ordinal; n++ {
+		for n := ordinal; n > t.sent; n-- {
 			if m, ok := t.messages[n]; ok {
 				through[n] = m
 			}
@@ -604,7 +615,7 @@ func (o *outbox) parse(b []byte) error {
 			n := p.number()
 			t.parked[n] = &parked{place: at()}
 		}
-		t.next, t.ended = t.last+1, t.sent
+		t.next, t.ended = nextOrdinal(t.last), t.sent
 	}
 	return p.end()
 }

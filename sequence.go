@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/binary"
 	"fmt"
+	"math"
 	"slices"
 
 	"github.com/oncelog/oncelog/receiver"
@@ -198,6 +199,9 @@ func (m *mark) judge(req *receiver.Mark) (c receiver.Claim, ok bool, err error) 
 }
 
 func outOfOrder(seq, next uint64) error {
+	if next == 0 {
+		return fmt.Errorf("%w: %d, and the last there is was handled", receiver.ErrOutOfOrder, seq)
+	}
 	return fmt.Errorf("%w: %d, and the next is %d", receiver.ErrOutOfOrder, seq, next)
 }
 
@@ -222,6 +226,10 @@ func (s *Store) await(req *receiver.Mark) error {
 			return err
 		}
 		return outOfOrder(req.Seq, m.Number+1)
+	}
+	if req.Seq == math.MaxUint64 {
+		s.claims.release(c, false)
+		return fmt.Errorf("%w: a source can't begin with %d, behind which there is none", receiver.ErrOutOfOrder, req.Seq)
 	}
 	m = mark{MarkValue: record.MarkValue{Number: req.Seq, Epoch: req.Epoch}, first: req.Seq + 1}
 	return s.commit(size, change{c, m.record(n.key, s.clock.millis())})

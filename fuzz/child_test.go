@@ -92,9 +92,12 @@ type child struct {
 }
 
 // clock continues the parent's.
-func (c *child) clock() int64 { return c.Clock + time.Since(c.began).Milliseconds() }
+func (c *child) clock() int64 { return saturated(c.Clock, time.Since(c.began)) }
 
 func (c *child) run() (err error) {
+	if c.Do == doCount {
+		return c.count()
+	}
 	say(sayOpening, nil)
 	c.st, err = oncelog.Open(c.Dir, &oncelog.Options{
 		TTL: oncelog.Forever, RetryWindow: oncelog.NoRetryWindow, Sync: c.Sync, SegmentSize: c.Segment,
@@ -113,12 +116,14 @@ func (c *child) run() (err error) {
 			wg.Go(func() { c.work(w) })
 		}
 		keeping := make(chan error, 1)
+		over := make(chan struct{})
 		if c.Still {
 			keeping <- nil
 		} else {
-			go func() { keeping <- c.keepHouse() }()
+			go func() { keeping <- c.keepHouse(over) }()
 		}
-		wg.Wait() // they stop only when the store has failed
+		wg.Wait() // they stop only when the store has failed, or takes no more
+		close(over)
 		if err := <-keeping; err != nil {
 			return fmt.Errorf("housekeeping: %w", err)
 		}
@@ -138,10 +143,15 @@ func (c *child) run() (err error) {
 	return err
 }
 
-// keepHouse compacts and makes snapshots all the time, until the store has failed, so that kills and power cuts come
-// in the middle of it.
-func (c *child) keepHouse() error {
+// keepHouse compacts and makes snapshots all the time, until the store has failed or nobody works any more, so that
+// kills and power cuts come in the middle of it.
+func (c *child) keepHouse(over <-chan struct{}) error {
 	for i := 0; ; i++ {
+		select {
+		case <-over:
+			return nil
+		default:
+		}
 		err := c.st.Compact()
 		if err == nil && i%3 == 0 {
 			err = c.st.Snapshot()

@@ -41,6 +41,7 @@ type run struct {
 	t      *testing.T
 	rnd    *rand.Rand
 	began  time.Time
+	epoch  int64 // what time it was then
 	round  uint64
 	dir    string
 	ledger *ledger
@@ -54,12 +55,12 @@ func newRun(t *testing.T) *run {
 		seed = uint64(time.Now().UnixNano())
 	}
 	t.Logf("-crash.seed=%d", seed)
-	return &run{t: t, rnd: rand.New(rand.NewPCG(seed, 0)), began: time.Now(), ledger: newLedger()}
+	return &run{t: t, rnd: rand.New(rand.NewPCG(seed, 0)), began: time.Now(), epoch: 1_000_000_000, ledger: newLedger()}
 }
 
 // clock is the time by which records expire. Each child continues it from when it was started, so it lags a little
 // behind; no child sees a time that another saw before.
-func (r *run) clock() int64 { return 1_000_000_000 + time.Since(r.began).Milliseconds() }
+func (r *run) clock() int64 { return saturated(r.epoch, time.Since(r.began)) }
 
 // pick returns one of the values.
 func pick[T any](r *run, values ...T) T { return values[r.rnd.IntN(len(values))] }

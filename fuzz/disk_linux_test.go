@@ -8,6 +8,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 	"unsafe"
 
 	"github.com/stretchr/testify/require"
@@ -95,7 +96,14 @@ func (d *disk) attach() error {
 }
 
 func (d *disk) detach() {
-	require.NoError(d.t, syscall.Unmount(d.path, 0))
+	// A process that another test is starting at this moment has copies of this one's descriptors until it runs its
+	// program, and nothing tells when that is.
+	err := syscall.Unmount(d.path, 0)
+	for try := 0; errors.Is(err, syscall.EBUSY) && try < 30_000; try++ {
+		time.Sleep(time.Millisecond)
+		err = syscall.Unmount(d.path, 0)
+	}
+	require.NoError(d.t, err)
 	out, err := exec.Command("losetup", "--detach", d.device).CombinedOutput()
 	require.NoError(d.t, err, "%s", out)
 	d.device = ""

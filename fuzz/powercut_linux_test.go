@@ -72,10 +72,6 @@ func (r *run) lifeOn(d *disk, round int) {
 	r.life(filepath.Join(d.path, fmt.Sprint("store", round)))
 }
 
-// single is a mix without records that expire: asking for one at its end could store it anew, which is a write, and
-// a write would sync what the test wants unsynced.
-var single = mix{Put: 35, Delete: 15, Get: 5, Advance: 15, Look: 3, Aborts: true}
-
 // Every answer is a promise, also one about what a killed process has left in the kernel's cache, synced by nobody:
 // the successor says "it exists", the power goes, and it exists.
 func TestPromise1PowerCutServedIsStillThere(t *testing.T) {

@@ -39,7 +39,7 @@ const (
 )
 
 // countFrom is the last number of each that was used before.
-const countFrom = math.MaxUint64 - 400
+const countFrom = math.MaxUint64 - 150
 
 var counted = []string{countMark, countSource, countOrdinal, countClaim}
 
@@ -149,7 +149,7 @@ func TestPromise1KillRoundsOfOtherCounters(t *testing.T) {
 			Attrs: record.AppendAttributes(nil, &record.Attributes{Token: countFrom - 1, Ordinal: countFrom}),
 		}),
 		forever(record.Record{Kind: record.Sent, Key: []byte(countOrdinal), Attrs: record.AppendAttributes(nil, &record.Attributes{Ordinal: countFrom})}),
-		forever(record.Record{Kind: record.State, Receiver: true, Key: []byte("tokens"), Value: binary.LittleEndian.AppendUint64(nil, math.MaxUint64-45<<20)}),
+		forever(record.Record{Kind: record.State, Receiver: true, Key: []byte("tokens"), Value: binary.LittleEndian.AppendUint64(nil, math.MaxUint64-20<<20)}),
 	}}.write(t, r.dir)
 
 	last := map[string]uint64{countMark: countFrom, countSource: countFrom, countOrdinal: countFrom}

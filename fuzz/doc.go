@@ -52,6 +52,12 @@
 // Without syncs (SyncNever) a power cut may take the newest transactions; that what stays is a beginning of the
 // chain holds all the same.
 //
+// # The end of the numbers
+//
+// A store whose numbers are about to end is written by a test, from docs/FORMAT.md (wrap_test.go): transactions,
+// segments, time; and what it counts for others, numbers of sources, ordinals, tokens (count_test.go). Killed and
+// reopened all the way, it takes what there are numbers for, and then refuses, in this process and in each after it.
+//
 // lies_test.go lies to the ledger in each of these ways and sees it object.
 //
 //	go test ./fuzz -v                       # a minute or so: 200 cuts, more kills; seeds are printed

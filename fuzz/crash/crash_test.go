@@ -3,6 +3,8 @@
 package crash
 
 import (
+	"encoding/gob"
+	"errors"
 	"flag"
 	"fmt"
 	"math/rand/v2"
@@ -16,73 +18,71 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/oncelog/oncelog"
-	"github.com/oncelog/oncelog/record"
-	"github.com/oncelog/oncelog/wal"
 )
 
-var statesWanted = flag.Int("crash.states", 0, "states to recover; 0 = 20,000, or 2,000 with -short")
+var (
+	statesWanted = flag.Int("crash.states", 0, "states to recover of each workload; 0 = 20,000, or 2,000 with -short")
+	seedWanted   = flag.Uint64("crash.seed", 0, "the seed of a run that is to be repeated; 0 = the time's")
+	callsWanted  = flag.String("crash.calls", "", "recorded calls, as a failure leaves them; with the seed they make the same states again")
+)
 
-// moment is what must be found after so many answers.
-type moment struct {
-	step     string
+// workload is what a traced child does, and how it is known what must be found after it.
+type workload struct {
+	name, role, arg string
+	contents        func(*oncelog.Store) (string, error) // all that the store answers, in words
+	begin           func() tracker
+}
+
+// tracker follows the child by its notes.
+type tracker interface {
+	note(what string) error
+	over() bool
+	cut() expectation    // what may be found when the power is cut now
+	killed() expectation // when the process is killed now
+}
+
+// expectation is what may be found.
+type expectation struct {
+	behind   string // for people
+	clock    int64
+	key      uint64 // tells it from the others of its workload
+	accepts  func(found string) (lost bool, err error)
+	restored *restoredExpectation // also beside the store; nil = nothing
+}
+
+// restoredExpectation is what may be found where a backup is being restored: all of it, or no store.
+type restoredExpectation struct {
+	to       string
 	clock    int64
 	contents string
+	answered bool // then all of it
+	look     func(*oncelog.Store) (string, error)
 }
 
-// expected runs the workload undisturbed, and says what must be found after each answer. It fails if a kind of record
-// is never written.
-func expected(t *testing.T, never bool) (all []moment) {
-	kinds := map[string]bool{}
-	s := &service{dir: memoryDir(t), never: never}
-	all = append(all, moment{"nothing", begins, empty(t)})
-	s.told = func(step string) error {
-		m := moment{step: step, clock: s.clock.Load()}
-		var err error
-		if step == "close" {
-			m.contents = all[len(all)-1].contents
-		} else if m.contents, err = contents(s.st); err != nil {
-			return err
-		}
-		all = append(all, m)
-		return collect(filepath.Join(s.dir, "store"), kinds)
-	}
-	require.NoError(t, s.run())
-	for k := record.Result; k <= record.Tombstone; k++ {
-		require.True(t, kinds[k.String()], "the workload writes no %v", k)
-	}
-	require.True(t, kinds["several segments"])
-	return all
-}
-
-// collect notes which kinds of records are in a log.
-func collect(store string, kinds map[string]bool) error {
-	l, err := wal.Open(filepath.Join(store, "wal"), wal.Options{ReadOnly: true, SegmentSize: 8 << 10}, wal.Start{}, func(f wal.Frame) error {
-		for at := 0; at < len(f.Payload); {
-			r, n, err := record.Parse(f.Payload[at:], record.DecodeBase(f.Segment.Meta()))
-			if err != nil {
-				return err
-			}
-			kinds[r.Kind.String()] = true
-			at += n
-		}
-		if f.Segment.Number() > 3 {
-			kinds["several segments"] = true
-		}
+func (r *restoredExpectation) check(dir string) error {
+	store := filepath.Join(dir, r.to)
+	segments, _ := filepath.Glob(filepath.Join(store, "wal", "0*"))
+	got, err := look(store, r.clock, r.look)
+	switch {
+	case err == nil && got == r.contents:
 		return nil
-	})
-	if err != nil {
-		return nil // beside an owner that is seldom; the next look finds it
+	case err == nil && !r.answered && len(segments) == 0:
+		return nil // nothing of it was there: an empty directory is a place for a new store
+	case err == nil:
+		return fmt.Errorf("what was restored is other, %d segments:\n%s", len(segments), difference(r.contents, got))
+	case r.answered || !errors.Is(err, oncelog.ErrForeign) || errors.Is(err, oncelog.ErrCorrupt):
+		return fmt.Errorf("what was restored, answered %v: %w", r.answered, err)
 	}
-	return l.Close()
+	return nil
 }
 
-func empty(t *testing.T) string {
-	st, err := oncelog.Open(filepath.Join(memoryDir(t), "store"), nil)
-	require.NoError(t, err)
-	defer st.Close()
-	c, err := contents(st)
-	require.NoError(t, err)
-	return c
+func seedOf(t *testing.T) uint64 {
+	seed := *seedWanted
+	if seed == 0 {
+		seed = uint64(time.Now().UnixNano())
+	}
+	t.Logf("seed %d", seed)
+	return seed
 }
 
 func memoryDir(t *testing.T) string {
@@ -94,108 +94,113 @@ func memoryDir(t *testing.T) string {
 	return dir
 }
 
+// calls records the workload, or takes it from where a failure has left it.
+func (w workload) calls(t *testing.T) (calls []call) {
+	if *callsWanted == "" {
+		return recordCalls(t, w.role, w.arg)
+	}
+	f, err := os.Open(*callsWanted)
+	require.NoError(t, err)
+	defer f.Close()
+	require.NoError(t, gob.NewDecoder(f).Decode(&calls))
+	return calls
+}
+
 // Whatever a power cut leaves, at whatever moment, is recovered to what was answered, with what was in flight or
-// without it.
-func TestPromise2EveryLawfulStateIsRecovered(t *testing.T) { recoverStates(t, false) }
+// without it. A restore is there whole, or no store.
+func TestPromise2EveryLawfulStateIsRecovered(t *testing.T) { recoverStates(t, solo(t, false), 1) }
 
 // Without syncs what was answered may be lost, from the end: what is recovered is what some earlier answer left, and
 // none before the last that synced.
-func TestPromise2LawfulStatesWithoutSyncs(t *testing.T) { recoverStates(t, true) }
+func TestPromise2LawfulStatesWithoutSyncs(t *testing.T) {
+	require.Positive(t, recoverStates(t, solo(t, true), 4), "nothing was ever lost: these were no power cuts")
+}
 
-func recoverStates(t *testing.T, never bool) {
-	want := *statesWanted
+func wanted(t *testing.T, flag, ci, short int) int {
 	switch {
-	case want > 0:
+	case flag > 0:
+		return flag
 	case testing.Short():
-		want = 2_000 / slower
-	default:
-		want = 20_000 / slower
+		return short / slower
 	}
-	if never {
-		want /= 4
+	return ci / slower
+}
+
+const (
+	// perRecording bounds what is made of one recorded run, since the next one differs in what its threads did at the
+	// same time.
+	perRecording = 25_000
+	// tries is how many states are made for one that has not been there. Right behind a sync there is but one.
+	tries = 4
+)
+
+// recoverStates returns how many states had lost something that was answered. States that are equal, with the same
+// answers before them, are recovered and counted once.
+func recoverStates(t *testing.T, w workload, part int) (lost int64) {
+	want := int64(wanted(t, *statesWanted, 20_000, 2_000) / part)
+	seed := seedOf(t)
+	recordings, recovered, made := 0, int64(0), 0
+	for ; recovered < want; recordings++ {
+		p, n := recoverRecorded(t, w, seed+uint64(recordings), min(want-recovered, perRecording))
+		made += n
+		recovered += p.recovered.Load()
+		lost += p.lost.Load()
+		if want > perRecording {
+			t.Logf("%d of %d states, %d made", recovered, want, made)
+		}
 	}
-	seed := uint64(time.Now().UnixNano())
-	t.Logf("seed %d", seed)
+	t.Logf("%s: %d states were recovered, no two the same, of %d that were made of %d recorded runs; %d had lost something", w.name, recovered, made, recordings, lost)
+	return lost
+}
+
+func recoverRecorded(t *testing.T, w workload, seed uint64, want int64) (p *pool, made int) {
 	rnd := rand.New(rand.NewPCG(seed, 2))
-	moments := expected(t, never)
-	calls := recordCalls(t, never)
-	d := newDisk()
-	answered, synced, made, early := 0, 0, 0, 0
-	base := memoryDir(t)
+	calls := w.calls(t)
+	d, tr := newDisk(), w.begin()
+	p = newPool(t, w)
+	p.kept = func(dir string) { keepCalls(t, dir, calls) }
+	fresh := int64(0)
 	for i, c := range calls {
 		// Before the call, as many states as are due by now.
-		for due := (i + 1) * want / len(calls); made < due; made++ {
-			data, names := keep(rnd.IntN(int(keeps))), keep(rnd.IntN(int(keeps)))
-			dir := filepath.Join(base, fmt.Sprint(made))
-			require.NoError(t, d.state(dir, rnd, data, names))
-			from := answered
-			if never {
-				from = synced
+		due := int64(i+1) * want / int64(len(calls))
+		for n := tries * (want/int64(len(calls)) + 1); n > 0 && fresh < due && !p.failed(); n-- {
+			ex := tr.cut()
+			tops := []string{"store"}
+			if ex.restored != nil {
+				tops = append(tops, ex.restored.to)
 			}
-			found, err := recovered(dir, moments, from, answered, rnd.IntN(8) == 0)
-			if err != nil {
-				kept := filepath.Join(t.ArtifactDir(), "state")
-				require.NoError(t, d.state(kept, rnd, data, names)) // another of its kind
-				require.Fail(t, "a state is not recovered", "before call %d, %v, behind answer %d (%s), data %d, names %d: %v",
-					i, c, answered, moments[answered].step, data, names, err)
+			data, names := aKeep(rnd), aKeep(rnd)
+			made++
+			if p.check(job{
+				image: d.state(rnd, data, names, tops...), ex: ex, twice: rnd.IntN(8) == 0,
+				what: fmt.Sprintf("state %d, before %v, data %d, names %d, seed %d", made, c, data, names, seed),
+			}) {
+				fresh++
 			}
-			if found < answered {
-				early++
-			}
-			require.NoError(t, os.RemoveAll(dir))
 		}
-		if c.name == "note" {
-			answered++
-			switch moments[answered].step {
-			case "close", "snapshot", "open", "reopen":
-				synced = answered
-			}
-			continue
+		if c.Name == "note" {
+			require.NoError(t, tr.note(c.Path))
 		}
 		require.NoError(t, d.do(c), "call %d: %v", i, c)
 	}
-	require.Equal(t, len(moments)-1, answered)
-	t.Logf("%d states of %d calls, %d answers; %d states had lost some", made, len(calls), answered, early)
-	if never {
-		require.Positive(t, early, "nothing was ever lost: these were no power cuts")
-	}
+	p.wait()
+	require.True(t, tr.over(), "the child did not tell all")
+	return p, made
 }
 
-// recovered opens a state and compares it with what must be found: what one of the answers between the two left, or
-// what was in flight behind the last. It returns which.
-func recovered(dir string, moments []moment, from, answered int, twice bool) (found int, err error) {
-	if err := os.MkdirAll(filepath.Join(dir, "store"), 0o700); err != nil {
-		return 0, err
-	}
-	got, err := look(filepath.Join(dir, "store"), moments[answered].clock)
-	if err != nil {
-		return 0, err
-	}
-	found = min(answered+1, len(moments)-1)
-	for found >= from && got != moments[found].contents {
-		found--
-	}
-	if found < from {
-		return 0, fmt.Errorf("found is neither what was answered nor what was in flight:\n%s", difference(moments[answered].contents, got))
-	}
-	if twice {
-		again, err := look(filepath.Join(dir, "store"), moments[answered].clock)
-		if err != nil {
-			return 0, fmt.Errorf("the second time: %w", err)
-		}
-		if again != got {
-			return 0, fmt.Errorf("the second time it is other:\n%s", difference(got, again))
-		}
-	}
-	return found, nil
+// keepCalls leaves what is needed to repeat a run.
+func keepCalls(t *testing.T, dir string, calls []call) {
+	f, err := os.Create(filepath.Join(dir, "calls"))
+	require.NoError(t, err)
+	require.NoError(t, errors.Join(gob.NewEncoder(f).Encode(calls), f.Close()))
 }
 
-func look(store string, clock int64) (string, error) {
-	return lookAnd(store, clock, func(string) {})
+// look opens a store, says what is in it, and closes it.
+func look(store string, clock int64, contents func(*oncelog.Store) (string, error)) (string, error) {
+	return lookAnd(store, clock, contents, func(string) {})
 }
 
-// lookAnd opens a store, says what is in it, and closes it.
-func lookAnd(store string, clock int64, say func(contents string)) (string, error) {
+func lookAnd(store string, clock int64, contents func(*oncelog.Store) (string, error), say func(contents string)) (string, error) {
 	var at atomic.Int64
 	at.Store(clock)
 	st, err := oncelog.Open(store, options(&at))

@@ -5,19 +5,28 @@ package crash
 import (
 	"bytes"
 	"fmt"
-	"math/rand/v2"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
+	"syscall"
 )
 
-// sector is what a disk writes whole or not at all.
-const sector = 512
-
-// disk is what the calls have made of a file system, and what of it is on stable storage.
+// disk is what the calls have made of a file system, and what of it is on stable storage. A change may be on it from
+// the moment at which its call begins; a sync covers the changes whose calls had ended when it began, and has done so
+// when it has ended. All between may be either way.
 type disk struct {
-	root    *node
-	cutting bool // a torn tail may be written over: recovery cuts it
+	root   *node
+	flying map[int]flight // calls that have begun and not ended
+}
+
+// flight is a call that has not ended.
+type flight struct {
+	c      call
+	node   *node
+	works  bool  // as far as the model knows
+	covers []int // of a sync: the changes, by their calls
 }
 
 // node is a file or a directory.
@@ -35,12 +44,18 @@ type node struct {
 
 // change is a write, or else a new size.
 type change struct {
+	id   int // of the call
+	done bool
 	at   int64
 	data []byte // nil = the file's size is at
 }
 
 // move is a change of a directory that happens at once: names and what they stand for now, nil = nothing.
-type move []entry
+type move struct {
+	id   int
+	done bool
+	all  []entry
+}
 
 type entry struct {
 	name string
@@ -49,20 +64,28 @@ type entry struct {
 
 func newDir() *node { return &node{dir: true, entries: map[string]*node{}, kept: map[string]*node{}} }
 
-func newDisk() *disk { return &disk{root: newDir()} }
+func newDisk() *disk { return &disk{root: newDir(), flying: map[int]flight{}} }
 
-// clone returns a disk that goes its own way from here on.
-func (d *disk) clone() *disk {
+// killed returns the disk as the process's death leaves it: its calls are over. It goes its own way from here on.
+func (d *disk) killed() *disk {
 	known := map[*node]*node{nil: nil}
 	var copied func(n *node) *node
 	copied = func(n *node) *node {
 		if c, ok := known[n]; ok {
 			return c
 		}
-		c := &node{dir: n.dir, content: n.content[:len(n.content):len(n.content)], durable: n.durable}
-		c.content = bytes.Clone(c.content)
+		c := &node{dir: n.dir, content: bytes.Clone(n.content), durable: n.durable, pending: slices.Clone(n.pending), moves: slices.Clone(n.moves)}
 		known[n] = c
-		c.pending = append(c.pending, n.pending...)
+		for i := range c.pending {
+			c.pending[i].id, c.pending[i].done = past, true
+		}
+		for i := range c.moves {
+			m := &c.moves[i]
+			m.id, m.done, m.all = past, true, slices.Clone(m.all)
+			for j := range m.all {
+				m.all[j].node = copied(m.all[j].node)
+			}
+		}
 		if n.dir {
 			c.entries, c.kept = map[string]*node{}, map[string]*node{}
 			for name, e := range n.entries {
@@ -71,18 +94,14 @@ func (d *disk) clone() *disk {
 			for name, e := range n.kept {
 				c.kept[name] = copied(e)
 			}
-			for _, m := range n.moves {
-				var moved move
-				for _, e := range m {
-					moved = append(moved, entry{e.name, copied(e.node)})
-				}
-				c.moves = append(c.moves, moved)
-			}
 		}
 		return c
 	}
-	return &disk{root: copied(d.root)}
+	return &disk{root: copied(d.root), flying: map[int]flight{}}
 }
+
+// past is the call of all that another process did.
+const past = -1
 
 // load returns a disk on which all that is below dir is durable.
 func load(dir string) (*disk, error) {
@@ -110,30 +129,15 @@ func load(dir string) (*disk, error) {
 		return n, nil
 	}
 	root, err := read(dir)
-	return &disk{root: root}, err
-}
-
-// view makes what processes see, below dir: what a killed one leaves.
-func (d *disk) view(dir string) error { return d.root.show(dir) }
-
-func (n *node) show(path string) error {
-	if !n.dir {
-		return os.WriteFile(path, n.content, 0o600)
-	}
-	if err := os.Mkdir(path, 0o700); err != nil {
-		return err
-	}
-	for name, e := range n.entries {
-		if err := e.show(filepath.Join(path, name)); err != nil {
-			return err
-		}
-	}
-	return nil
+	return &disk{root: root, flying: map[int]flight{}}, err
 }
 
 // find returns the directory of a path, the last name, and what it stands for.
 func (d *disk) find(path string) (dir *node, name string, n *node) {
 	dir = d.root
+	if path == "" {
+		return nil, "", dir
+	}
 	parts := strings.Split(path, "/")
 	for _, part := range parts[:len(parts)-1] {
 		if dir = dir.entries[part]; dir == nil || !dir.dir {
@@ -144,7 +148,7 @@ func (d *disk) find(path string) (dir *node, name string, n *node) {
 	return dir, name, dir.entries[name]
 }
 
-func (n *node) set(all ...entry) {
+func (n *node) set(id int, all ...entry) {
 	for _, e := range all {
 		if e.node == nil {
 			delete(n.entries, e.name)
@@ -152,75 +156,90 @@ func (n *node) set(all ...entry) {
 			n.entries[e.name] = e.node
 		}
 	}
-	n.moves = append(n.moves, all)
+	n.moves = append(n.moves, move{id: id, all: all})
 }
 
-// do lets a call happen. The answer is a rule that the store's own calls must keep and this one breaks.
+// do lets a call begin, or end. An error says that the model and the kernel differ, or that the model cannot say.
 func (d *disk) do(c call) error {
-	dir, name, n := d.find(c.path)
-	if c.path == "" {
-		n = d.root
-	} else if dir == nil {
-		return nil // it fails
+	switch c.Name {
+	case "note":
+		return nil
+	case "end":
+		return d.end(c)
 	}
-	switch c.name {
+	dir, name, n := d.find(c.Path)
+	f := flight{c: c, node: n}
+	switch c.Name {
 	case "mkdir":
-		if n == nil {
-			dir.set(entry{name, newDir()})
+		if f.works = dir != nil && n == nil; f.works {
+			f.node = dir
+			dir.set(c.ID, entry{name, newDir()})
 		}
 	case "open": // which makes the file, or cuts it
-		if n == nil {
-			dir.set(entry{name, &node{}})
-		} else if c.truncates {
-			n.change(change{at: 0})
+		f.works = dir != nil && (n == nil || !n.dir)
+		switch {
+		case !f.works:
+		case n == nil:
+			f.node = dir
+			dir.set(c.ID, entry{name, &node{}})
+		case c.Truncates && len(n.content) > 0:
+			n.change(change{id: c.ID, at: 0})
 		}
-	case "unlink":
-		if n != nil && (!n.dir || len(n.entries) == 0) {
-			dir.set(entry{name, nil})
+	case "unlink", "rmdir":
+		if f.works = n != nil && n.dir == (c.Name == "rmdir") && len(n.entries) == 0; f.works {
+			f.node = dir
+			dir.set(c.ID, entry{name, nil})
 		}
 	case "rename":
-		to, toName, _ := d.find(c.to)
-		if n == nil || to == nil {
-			return nil
+		to, toName, _ := d.find(c.To)
+		if f.works = n != nil && to != nil; !f.works {
+			break
 		}
 		if to != dir {
-			return fmt.Errorf("a rename from %s to %s, of which a crash may keep a half", c.path, c.to)
+			return fmt.Errorf("a rename from %s to %s, of which a crash may keep a half", c.Path, c.To)
 		}
-		dir.set(entry{name, nil}, entry{toName, n})
+		f.node = dir
+		dir.set(c.ID, entry{name, nil}, entry{toName, n})
 	case "write":
-		if n == nil {
-			return nil // its name is gone
+		if f.works = true; n != nil { // else its name is gone
+			n.change(change{id: c.ID, at: c.At, data: c.Data})
 		}
-		if err := n.once(c); err != nil && !d.cutting {
-			return err
-		}
-		n.change(change{c.at, c.data})
 	case "truncate":
-		if n != nil {
-			n.change(change{at: c.at})
+		if f.works = true; n != nil {
+			n.change(change{id: c.ID, at: c.At})
 		}
 	case "grow":
-		if n != nil && c.at > int64(len(n.content)) {
-			n.change(change{at: c.at})
+		if f.works = true; n != nil && c.At > int64(len(n.content)) {
+			n.change(change{id: c.ID, at: c.At})
 		}
 	case "sync":
-		if n != nil {
-			n.sync()
+		if f.works = true; n != nil {
+			f.covers = n.ended()
 		}
+	default:
+		return fmt.Errorf("%v: the model has no such call", c)
 	}
+	d.flying[c.ID] = f
 	return nil
 }
 
-// once checks that a byte of the log that is not zero is not written again as another.
-func (n *node) once(c call) error {
-	if !strings.Contains(c.path, "/wal/0") {
-		return nil
-	}
-	for i, b := range c.data {
-		at := c.at + int64(i)
-		if at < int64(len(n.content)) && n.content[at] != 0 && n.content[at] != b {
-			return fmt.Errorf("%s: byte %d is written twice", c.path, at)
-		}
+// end lets a call end.
+func (d *disk) end(c call) error {
+	f, ok := d.flying[c.ID]
+	delete(d.flying, c.ID)
+	failed := c.Errno != 0
+	switch {
+	case !ok:
+		return fmt.Errorf("%v, which has not begun", c)
+	case failed && (f.c.Name == "sync" || c.Errno == syscall.EEXIST && f.c.Name == "open" || c.Errno == syscall.EOPNOTSUPP && f.c.Name == "grow"):
+		return nil // what it was to do may have been done
+	case failed == f.works:
+		return fmt.Errorf("%v: the model says that it works: %v, the kernel: %w", f.c, f.works, c.Errno)
+	case failed, f.node == nil:
+	case f.c.Name == "sync":
+		f.node.sync(f.covers)
+	default:
+		f.node.finish(c.ID)
 	}
 	return nil
 }
@@ -230,13 +249,67 @@ func (n *node) change(c change) {
 	n.pending = append(n.pending, c)
 }
 
+// finish says that a call has ended. A file that was made by it is its directory's change.
+func (n *node) finish(id int) {
+	for i := range n.pending {
+		n.pending[i].done = n.pending[i].done || n.pending[i].id == id
+	}
+	for i := range n.moves {
+		n.moves[i].done = n.moves[i].done || n.moves[i].id == id
+	}
+}
+
+// ended are the changes that a sync which begins now covers.
+func (n *node) ended() (ids []int) {
+	for _, c := range n.pending {
+		if c.done {
+			ids = append(ids, c.id)
+		}
+	}
+	for _, m := range n.moves {
+		if m.done {
+			ids = append(ids, m.id)
+		}
+	}
+	return ids
+}
+
+func (n *node) sync(covers []int) {
+	covered := func(id int) bool { return slices.Contains(covers, id) }
+	for i := range n.pending {
+		if c := &n.pending[i]; covered(c.id) {
+			n.durable = c.applied(n.durable)
+		}
+	}
+	n.pending = slices.DeleteFunc(n.pending, func(c change) bool { return covered(c.id) })
+	if !n.dir || len(covers) == 0 {
+		return
+	}
+	n.kept = maps.Clone(n.kept)
+	for _, m := range n.moves {
+		if !covered(m.id) {
+			continue
+		}
+		for _, e := range m.all {
+			if e.node == nil {
+				delete(n.kept, e.name)
+			} else {
+				n.kept[e.name] = e.node
+			}
+		}
+	}
+	n.moves = slices.DeleteFunc(n.moves, func(m move) bool { return covered(m.id) })
+}
+
+// applied returns what a change makes of some bytes, which stay as they are.
 func (c *change) applied(to []byte) []byte {
 	if c.data == nil {
 		return resized(to, c.at)
 	}
-	to = resized(to, max(int64(len(to)), c.at+int64(len(c.data))))
-	copy(to[c.at:], c.data)
-	return to
+	b := make([]byte, max(int64(len(to)), c.at+int64(len(c.data))))
+	copy(b, to)
+	copy(b[c.at:], c.data)
+	return b
 }
 
 func resized(b []byte, size int64) []byte {
@@ -246,113 +319,19 @@ func resized(b []byte, size int64) []byte {
 	return append(b[:len(b):len(b)], make([]byte, size-int64(len(b)))...)
 }
 
-func (n *node) sync() {
-	if n.dir {
-		n.kept, n.moves = map[string]*node{}, nil
-		for name, e := range n.entries {
-			n.kept[name] = e
+// unsynced reports whether the disk has anything that a cut may take.
+func (d *disk) unsynced() bool {
+	var any func(n *node) bool
+	any = func(n *node) bool {
+		if len(n.pending) > 0 || len(n.moves) > 0 {
+			return true
 		}
-		return
-	}
-	n.durable, n.pending = bytes.Clone(n.content), nil
-}
-
-// keep says how much of what was not synced a state has.
-type keep int
-
-const (
-	nothing keep = iota
-	everything
-	aBeginning // of what was done, the last torn
-	anything
-	keeps
-)
-
-// state makes a state that a cut at this moment may leave, below dir.
-func (d *disk) state(dir string, rnd *rand.Rand, data, names keep) error {
-	return d.root.put(dir, rnd, data, names)
-}
-
-func (n *node) put(path string, rnd *rand.Rand, data, names keep) error {
-	if !n.dir {
-		return os.WriteFile(path, n.left(rnd, data), 0o600)
-	}
-	if err := os.Mkdir(path, 0o700); err != nil {
-		return err
-	}
-	entries := map[string]*node{}
-	for name, e := range n.kept {
-		entries[name] = e
-	}
-	for i, m := range n.moves {
-		if !chosen(rnd, names, i, len(n.moves)) {
-			continue
+		for _, e := range n.entries {
+			if any(e) {
+				return true
+			}
 		}
-		for _, e := range m {
-			entries[e.name] = e.node
-		}
+		return false
 	}
-	for name, e := range entries {
-		if e == nil {
-			continue
-		}
-		if err := e.put(filepath.Join(path, name), rnd, data, names); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// chosen says whether the i-th of n changes is there.
-func chosen(rnd *rand.Rand, k keep, i, n int) bool {
-	switch k {
-	case everything:
-		return true
-	case aBeginning:
-		return rnd.IntN(n+1) > i // not the same beginning for each, and none is whole for long
-	case anything:
-		return rnd.IntN(2) == 0
-	}
-	return false
-}
-
-// left is what a file holds after the cut.
-func (n *node) left(rnd *rand.Rand, k keep) []byte {
-	b := bytes.Clone(n.durable)
-	beginning := rnd.IntN(len(n.pending) + 1)
-	for i := range n.pending {
-		c := &n.pending[i]
-		switch {
-		case k == nothing, k == aBeginning && i > beginning:
-			return b
-		case k == everything, k == aBeginning && i < beginning:
-			b = c.applied(b)
-		default:
-			b = c.torn(b, rnd)
-		}
-	}
-	return b
-}
-
-// torn applies some sectors of a change, and perhaps its size.
-func (c *change) torn(to []byte, rnd *rand.Rand) []byte {
-	if c.data == nil {
-		if rnd.IntN(2) == 0 {
-			return c.applied(to)
-		}
-		return to
-	}
-	end := c.at + int64(len(c.data))
-	if rnd.IntN(2) == 0 && end > int64(len(to)) {
-		to = resized(to, end) // zeros, unless they are written below
-	}
-	for at := c.at; at < end; {
-		next := min((at/sector+1)*sector, end)
-		if rnd.IntN(2) == 0 {
-			part := change{at, c.data[at-c.at : next-c.at]}
-			to = part.applied(to)
-		}
-		at = next
-	}
-	return to
+	return any(d.root)
 }

@@ -3,6 +3,7 @@
 package crash
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -23,6 +24,8 @@ type service struct {
 	clock atomic.Int64
 	st    *oncelog.Store
 	r     *receiver.Receiver
+	now   int    // the step
+	to    string // where the last restore went
 	// told is called after each answer, and inside a fn when its intent is recorded: the state has changed.
 	told func(step string) error
 }
@@ -63,43 +66,64 @@ const (
 	doNames    = 12
 )
 
+// restoring is the step that restores, into the directory restored(turn).
+const restoring = "restore"
+
+func restored(i int) string { return fmt.Sprint("restored-", i) }
+
 func keyName(i int) string   { return fmt.Sprint("key ", i%keyNames) }
 func stateName(i int) string { return fmt.Sprint("state ", i%stateNames) }
 func doName(i int) string    { return fmt.Sprint("message ", i%doNames) }
+
+// mark is in each value that a step writes, and in no other's, so that it can be found in the log.
+func mark(step int) string { return fmt.Sprintf("#%d#", step) }
+
+func (s *service) value(i int) []byte {
+	return []byte(mark(s.now) + strings.Repeat(fmt.Sprint(" ", i), 1+i*37%160))
+}
+
+// restore makes another store from a backup of this one.
+func (s *service) restore(to string) error {
+	s.to = to
+	var b bytes.Buffer
+	if err := s.st.Backup(&b); err != nil {
+		return err
+	}
+	return oncelog.Restore(filepath.Join(s.dir, to), &b)
+}
 
 // steps are the workload: turns of everything, with housekeeping in between.
 func steps() (all []step) {
 	add := func(name string, do func(s *service) error) { all = append(all, step{name, do}) }
 	ctx := context.Background()
-	value := func(i int) []byte { return []byte(strings.Repeat(fmt.Sprint(i, " "), 1+i*37%160)) }
 	say := func(v []byte, err error) func(context.Context) ([]byte, error) {
 		return func(context.Context) ([]byte, error) { return v, err }
 	}
 	add("open", (*service).open)
 	for i := range 14 {
 		add("put", func(s *service) error {
-			_, _, err := s.st.PutIfAbsent([]byte(keyName(i)), value(i), time.Duration(i%3)*time.Hour+time.Hour)
+			_, _, err := s.st.PutIfAbsent([]byte(keyName(i)), s.value(i), time.Duration(i%3)*time.Hour+time.Hour)
 			return err
 		})
 		add("put for ever", func(s *service) error {
-			_, _, err := s.st.PutIfAbsent([]byte(keyName(i+5)), value(i+1), oncelog.Forever)
+			_, _, err := s.st.PutIfAbsent([]byte(keyName(i+5)), s.value(i+1), oncelog.Forever)
 			return err
 		})
 		add("update", func(s *service) error {
 			return s.st.Update(func(tx *oncelog.Tx) error {
 				_, err := tx.DeleteRecord([]byte(keyName(i + 7)))
-				err = errors.Join(err, tx.Set([]byte(stateName(i)), value(i)), tx.Delete([]byte(stateName(i+1))))
+				err = errors.Join(err, tx.Set([]byte(stateName(i)), s.value(i)), tx.Delete([]byte(stateName(i+1))))
 				_, seqErr := tx.Advance("source", uint64(10*i))
 				return errors.Join(err, seqErr)
 			})
 		})
 		add("do", func(s *service) error {
-			_, err := s.r.Do(ctx, doName(i), say(value(i), nil))
+			_, err := s.r.Do(ctx, doName(i), say(s.value(i), nil))
 			return err
 		})
 		add("emit", func(s *service) error {
 			_, err := s.r.DoTx(ctx, doName(i+3), func(_ context.Context, tx receiver.Tx) ([]byte, error) {
-				return nil, errors.Join(tx.Set([]byte(stateName(i)), value(i+2)), tx.Emit("mail", value(i)), tx.Emit("mail", value(i+1)))
+				return nil, errors.Join(tx.Set([]byte(stateName(i)), s.value(i+2)), tx.Emit("mail", s.value(i)), tx.Emit("mail", s.value(i+1)))
 			})
 			return err
 		})
@@ -112,7 +136,7 @@ func steps() (all []step) {
 		})
 		add("intent", func(s *service) error {
 			_, err := s.r.Do(ctx, fmt.Sprint("intent ", i), func(context.Context) ([]byte, error) {
-				return value(i), s.told("intended")
+				return s.value(i), s.told("intended")
 			}, receiver.WithIntent([]byte("note")))
 			return err
 		})
@@ -143,10 +167,11 @@ func steps() (all []step) {
 		case 1:
 			add("hand on", func(s *service) error { return s.relay(nil) })
 			add("snapshot", func(s *service) error { return s.st.Snapshot() })
+			add(restoring, func(s *service) error { return s.restore(restored(i)) })
 		case 2:
 			add("park", func(s *service) error { return s.relay(receiver.Permanent(errNo)) })
 			add("settle", func(s *service) error {
-				err := s.r.Settle(ctx, "doubt", receiver.Happened(value(i)))
+				err := s.r.Settle(ctx, "doubt", receiver.Happened(s.value(i)))
 				if errors.Is(err, receiver.ErrNotInDoubt) {
 					return nil
 				}
@@ -219,7 +244,8 @@ func (s *service) relay(answer error) error {
 // run takes all steps, and tells of each.
 func (s *service) run() error {
 	s.clock.Store(begins)
-	for _, st := range steps() {
+	for i, st := range steps() {
+		s.now = i
 		if err := st.do(s); err != nil {
 			return fmt.Errorf("%s: %w", st.name, err)
 		}
@@ -230,15 +256,16 @@ func (s *service) run() error {
 	return nil
 }
 
-// child is the process that is traced.
-func child(dir string, never bool) error {
-	s := &service{dir: dir, never: never}
-	s.told = func(string) error { note(dir, "answered"); return nil }
-	return s.run()
+func init() {
+	children["solo"] = func(dir, arg string) error {
+		s := &service{dir: dir, never: arg == "never"}
+		s.told = func(step string) error { note(dir, fmt.Sprintf("answered %d %s", s.now, step)); return nil }
+		return s.run()
+	}
 }
 
-// contents is all that the store answers, in words.
-func contents(st *oncelog.Store) (string, error) {
+// soloContents is all that the store answers, in words.
+func soloContents(st *oncelog.Store) (string, error) {
 	var all []string
 	line := func(format string, args ...any) { all = append(all, fmt.Sprintf(format, args...)) }
 	ctx := context.Background()

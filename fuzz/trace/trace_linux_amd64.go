@@ -23,8 +23,9 @@ const (
 	wnothread          = 0x20000000 // wait only for what this thread traces, not for the process's other children
 	ptraceExitKill     = 0x00100000
 	ptraceTraceSeccomp = 0x00000080
-	ptraceOptions      = syscall.PTRACE_O_TRACECLONE | ptraceTraceSeccomp | ptraceExitKill
+	ptraceOptions      = syscall.PTRACE_O_TRACECLONE | syscall.PTRACE_O_TRACESYSGOOD | ptraceTraceSeccomp | ptraceExitKill
 	eventSeccomp       = 7
+	sysgood            = 0x80 // set in the signal of a stop at a call's end
 )
 
 // StopAt makes this process, the child, stop at these calls and at no others: stopping at each is ten times as slow.
@@ -57,6 +58,13 @@ const Done syscall.Errno = 1 << 16
 // Run starts the command, which calls StopAt, and calls on before each of those calls; an error that on returns becomes
 // the call's, which then does not happen, but for Done. It returns when the process has ended.
 func Run(cmd *exec.Cmd, on func(pid, tid int, r *syscall.PtraceRegs) syscall.Errno) (syscall.WaitStatus, error) {
+	return RunBoth(cmd, on, nil)
+}
+
+// RunBoth is Run that also calls ended when a call has its result, which is in Rax, and before the thread goes on. A
+// thread's calls alternate: one begins, it ends. Of two threads, a call that began before the other's ended was beside
+// it, whatever the order in which they are told.
+func RunBoth(cmd *exec.Cmd, on func(pid, tid int, r *syscall.PtraceRegs) syscall.Errno, ended func(pid, tid int, r *syscall.PtraceRegs)) (syscall.WaitStatus, error) {
 	// The kernel lets only the thread that started the child control it.
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
@@ -67,10 +75,10 @@ func Run(cmd *exec.Cmd, on func(pid, tid int, r *syscall.PtraceRegs) syscall.Err
 		return 0, err
 	}
 	defer func() { _ = cmd.Process.Kill(); _ = cmd.Process.Release() }()
-	return follow(cmd.Process.Pid, on)
+	return follow(cmd.Process.Pid, on, ended)
 }
 
-func follow(pid int, on func(pid, tid int, r *syscall.PtraceRegs) syscall.Errno) (syscall.WaitStatus, error) {
+func follow(pid int, on func(pid, tid int, r *syscall.PtraceRegs) syscall.Errno, ended func(pid, tid int, r *syscall.PtraceRegs)) (syscall.WaitStatus, error) {
 	var status syscall.WaitStatus
 	if _, err := syscall.Wait4(pid, &status, syscall.WALL, nil); err != nil {
 		return status, fmt.Errorf("wait for the start: %w", err)
@@ -80,10 +88,10 @@ func follow(pid int, on func(pid, tid int, r *syscall.PtraceRegs) syscall.Errno)
 	}
 	known := map[int]bool{pid: true}   // threads that have had their first stop
 	results := map[int]syscall.Errno{} // of the threads that are inside a call that happens and fails
-	tid, signal := pid, 0
+	tid, signal, toEnd := pid, 0, false
 	for {
 		// One that is gone will be reaped.
-		if results[tid] != 0 {
+		if toEnd {
 			_ = syscall.PtraceSyscall(tid, signal) // stops again at the call's end
 		} else {
 			_ = syscall.PtraceCont(tid, signal)
@@ -94,34 +102,40 @@ func follow(pid int, on func(pid, tid int, r *syscall.PtraceRegs) syscall.Errno)
 				return status, fmt.Errorf("wait: %w", err)
 			}
 		}
-		signal = 0
+		signal, toEnd = 0, false
 		switch {
 		case !status.Stopped():
 			if tid == pid {
 				return status, nil
 			}
 		case status.StopSignal() == syscall.SIGTRAP && status.TrapCause() == eventSeccomp:
+			toEnd = ended != nil
 			var r syscall.PtraceRegs
 			if err := syscall.PtraceGetRegs(tid, &r); err != nil {
 				return status, fmt.Errorf("registers: %w", err)
 			}
 			if errno := on(pid, tid, &r); errno&Done != 0 {
-				results[tid] = errno &^ Done
+				results[tid], toEnd = errno&^Done, true
 			} else if errno != 0 {
 				r.Orig_rax, r.Rax = ^uint64(0), uint64(-int64(errno)) // no call, and this is its result
 				if err := syscall.PtraceSetRegs(tid, &r); err != nil {
 					return status, fmt.Errorf("registers: %w", err)
 				}
 			}
-		case status.StopSignal() == syscall.SIGTRAP && results[tid] != 0:
+		case status.StopSignal() == syscall.SIGTRAP|sysgood:
 			var r syscall.PtraceRegs
 			if err := syscall.PtraceGetRegs(tid, &r); err != nil {
 				return status, fmt.Errorf("registers: %w", err)
 			}
-			r.Rax = uint64(-int64(results[tid]))
-			delete(results, tid)
-			if err := syscall.PtraceSetRegs(tid, &r); err != nil {
-				return status, fmt.Errorf("registers: %w", err)
+			if errno := results[tid]; errno != 0 {
+				r.Rax = uint64(-int64(errno))
+				delete(results, tid)
+				if err := syscall.PtraceSetRegs(tid, &r); err != nil {
+					return status, fmt.Errorf("registers: %w", err)
+				}
+			}
+			if ended != nil {
+				ended(pid, tid, &r)
 			}
 		case status.StopSignal() == syscall.SIGTRAP, status.StopSignal() == syscall.SIGSTOP && !known[tid]:
 			known[tid] = true

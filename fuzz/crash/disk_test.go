@@ -6,8 +6,6 @@ import (
 	"bytes"
 	"fmt"
 	"maps"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
@@ -102,35 +100,6 @@ func (d *disk) killed() *disk {
 
 // past is the call of all that another process did.
 const past = -1
-
-// load returns a disk on which all that is below dir is durable.
-func load(dir string) (*disk, error) {
-	var read func(path string) (*node, error)
-	read = func(path string) (*node, error) {
-		all, err := os.ReadDir(path)
-		if err != nil {
-			return nil, err
-		}
-		n := newDir()
-		for _, e := range all {
-			var c *node
-			if at := filepath.Join(path, e.Name()); e.IsDir() {
-				c, err = read(at)
-			} else {
-				c = &node{}
-				c.content, err = os.ReadFile(at)
-				c.durable = bytes.Clone(c.content)
-			}
-			if err != nil {
-				return nil, err
-			}
-			n.entries[e.Name()], n.kept[e.Name()] = c, c
-		}
-		return n, nil
-	}
-	root, err := read(dir)
-	return &disk{root: root, flying: map[int]flight{}}, err
-}
 
 // find returns the directory of a path, the last name, and what it stands for.
 func (d *disk) find(path string) (dir *node, name string, n *node) {
@@ -334,4 +303,23 @@ func (d *disk) unsynced() bool {
 		return false
 	}
 	return any(d.root)
+}
+
+// diskOf returns a disk on which all of an image is durable.
+func diskOf(im image) *disk {
+	d := newDisk()
+	nodes := map[string]*node{"": d.root}
+	for _, f := range im[1:] {
+		n := &node{content: f.data, durable: f.data}
+		if f.dir {
+			n = newDir()
+		}
+		nodes[f.path] = n
+		in, name := "", f.path
+		if i := strings.LastIndexByte(f.path, '/'); i >= 0 {
+			in, name = f.path[:i], f.path[i+1:]
+		}
+		nodes[in].entries[name], nodes[in].kept[name] = n, n
+	}
+	return d
 }

@@ -64,7 +64,7 @@ func cutRecoveries(t *testing.T, w workload) {
 	want := wanted(t, *recoveriesWanted, 2_000/2, 200/2)
 	seed := seedOf(t)
 	rnd := rand.New(rand.NewPCG(seed, 3))
-	c := cutting{t: t, w: w, rnd: rnd, seed: seed, base: memoryDir(t)}
+	c := cutting{t: t, w: w, rnd: rnd, seed: seed, base: memoryDir(t), seen: map[string]int{}}
 	for recordings := 0; c.states[deep-1] < want; recordings++ {
 		calls := w.calls(t)
 		// The cuts are spread over the run; each gives some states of the last kind.
@@ -84,6 +84,7 @@ func cutRecoveries(t *testing.T, w workload) {
 			require.NoError(t, d.do(one))
 		}
 		t.Logf("%s: %d recoveries were cut, %d states of a first and %d of a second recovered", w.name, c.recoveries, c.states[0], c.states[1])
+		t.Logf("the recoveries' calls: %v", c.seen)
 	}
 }
 
@@ -97,6 +98,7 @@ type cutting struct {
 	behind     string
 	recoveries int
 	states     [deep]int
+	seen       map[string]int
 }
 
 // lawful is what may be found: what is expected, or, once a recovery has said what it found, that.
@@ -136,6 +138,7 @@ func (c *cutting) cut(level int, d *disk, ex, uncut lawful, how string) {
 	from := d.killed()
 	calls := traced(t, work, "recover", fmt.Sprintf("%s %d", c.w.role, ex.clock), nil)
 	c.recoveries++
+	c.lint(recoveryLint(d.killed()), from, calls, how)
 	deeper := rnd.IntN(len(calls))
 	seen := map[uint64]bool{}
 	said := ""
@@ -176,6 +179,19 @@ func (c *cutting) cut(level int, d *disk, ex, uncut lawful, how string) {
 	require.Equal(t, said, digest(got))
 	_, err = uncut.accepts(got)
 	require.NoError(t, err, "%s, %s", c.behind, how)
+}
+
+// lint checks that the recovery's calls are in order.
+func (c *cutting) lint(l *lint, from *disk, calls []call, how string) {
+	if err := l.check(calls); err != nil {
+		kept := c.t.ArtifactDir()
+		_ = from.view().write(filepath.Join(kept, "before"))
+		keepCalls(c.t, kept, calls)
+		require.NoError(c.t, err, "%s, %s; what was recovered is in %s (go test -artifacts keeps it)", c.behind, how, kept)
+	}
+	for what, n := range l.seen {
+		c.seen[what] += n
+	}
 }
 
 func or(a, b string) string {

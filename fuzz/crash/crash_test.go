@@ -116,6 +116,14 @@ func TestPromise2LawfulStatesWithoutSyncs(t *testing.T) {
 	require.Positive(t, recoverStates(t, solo(t, true), 4), "nothing was ever lost: these were no power cuts")
 }
 
+// The same of several callers at once.
+func TestPromise2LawfulStatesOfACrowd(t *testing.T) { recoverStates(t, crowd(t, false), 2) }
+
+// Without syncs too what is left is a beginning of what all of them did, in the order of their commits.
+func TestPromise2LawfulStatesOfACrowdWithoutSyncs(t *testing.T) {
+	require.Positive(t, recoverStates(t, crowd(t, true), 4), "nothing was ever lost: these were no power cuts")
+}
+
 func wanted(t *testing.T, flag, ci, short int) int {
 	switch {
 	case flag > 0:

@@ -288,21 +288,20 @@ func resized(b []byte, size int64) []byte {
 	return append(b[:len(b):len(b)], make([]byte, size-int64(len(b)))...)
 }
 
-// unsynced reports whether the disk has anything that a cut may take.
-func (d *disk) unsynced() bool {
-	var any func(n *node) bool
-	any = func(n *node) bool {
-		if len(n.pending) > 0 || len(n.moves) > 0 {
-			return true
+// unsynced is how many sectors and names a cut may take.
+func (d *disk) unsynced() (n int) {
+	var count func(at *node)
+	count = func(at *node) {
+		n += len(at.moves)
+		for _, c := range at.pending {
+			n += 1 + len(c.data)/sector
 		}
-		for _, e := range n.entries {
-			if any(e) {
-				return true
-			}
+		for _, e := range at.entries {
+			count(e)
 		}
-		return false
 	}
-	return any(d.root)
+	count(d.root)
+	return n
 }
 
 // diskOf returns a disk on which all of an image is durable.

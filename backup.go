@@ -121,7 +121,7 @@ func Restore(dir string, r io.Reader) (err error) {
 				return fmt.Errorf("%w: %s holds %q; restore into an empty directory", ErrForeign, dir, name)
 			}
 		}
-	} else if err := makeDir(dir); err != nil {
+	} else if err := os.MkdirAll(dir, 0o700); err != nil {
 		return fmt.Errorf("oncelog: %w", err)
 	}
 	lock, err := lockDir(dir, 0)

@@ -99,6 +99,9 @@ func manifestSum(b []byte) bool { return xxhash.Sum64(b[:40]) == binary.LittleEn
 
 // write makes the directory a store: whole or not at all.
 func (m manifest) write(dir string) error {
+	if err := syncAbove(dir); err != nil {
+		return err
+	}
 	tmp := filepath.Join(dir, manifestTmp)
 	if err := os.Remove(tmp); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
@@ -110,4 +113,20 @@ func (m manifest) write(dir string) error {
 		return err
 	}
 	return wal.SyncDir(dir)
+}
+
+// syncAbove makes the names on the way to a directory durable, whoever made them: a process that was killed between
+// making one and syncing it leaves a name that a power cut takes, and all that was answered from below it. What this
+// process may not read above its store is not of its making.
+func syncAbove(dir string) error {
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return err
+	}
+	for parent := filepath.Dir(dir); parent != dir; dir, parent = parent, filepath.Dir(parent) {
+		if err := wal.SyncDir(parent); err != nil && !errors.Is(err, fs.ErrPermission) {
+			return err
+		}
+	}
+	return nil
 }

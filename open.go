@@ -74,7 +74,7 @@ func Open(dir string, opts *Options) (*Store, error) {
 		}
 	}
 	if !exists {
-		if err := makeDir(dir); err != nil {
+		if err := os.MkdirAll(dir, 0o700); err != nil {
 			return nil, fmt.Errorf("oncelog: %w", err)
 		}
 	}
@@ -176,22 +176,6 @@ func checkContent(dir string) error {
 	return nil
 }
 
-// makeDir makes dir and what is missing above it, and makes each new name durable.
-func makeDir(dir string) error {
-	parent := filepath.Dir(dir)
-	err := os.Mkdir(dir, 0o700)
-	if errors.Is(err, fs.ErrNotExist) && parent != dir {
-		if err := makeDir(parent); err != nil {
-			return err
-		}
-		err = os.Mkdir(dir, 0o700)
-	}
-	if err != nil && !errors.Is(err, fs.ErrExist) {
-		return err
-	}
-	return wal.SyncDir(parent)
-}
-
 // create makes an empty store. The manifest comes last, so whatever is interrupted before is begun anew.
 func create(dir string, o Options) (manifest, error) {
 	walDir := filepath.Join(dir, walName)
@@ -233,6 +217,11 @@ func load(dir string, o Options, m manifest) (*Store, error) {
 		return nil, fmt.Errorf("oncelog: %w", err)
 	} else if !fi.IsDir() {
 		return nil, &CorruptError{File: walDir, Reason: "not a directory"}
+	}
+	// Who wrote the manifest may have been killed before its name was durable. What is answered from here on must not
+	// lose it.
+	if err := wal.SyncDir(dir); err != nil {
+		return nil, fmt.Errorf("oncelog: %w", err)
 	}
 	s := &Store{opts: o, id: m.id, seed: m.seed, clock: newClock(&o), gate: newGate()}
 	s.closing.done = make(chan struct{})

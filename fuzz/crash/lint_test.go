@@ -428,6 +428,9 @@ func (l *lint) renamed(n *node, way string) error {
 
 // answer judges what the child has noted: "answered <mark> <step>", or what its recovery has found.
 func (l *lint) answer(what string) error {
+	if err := l.durable("store/MANIFEST", 1); err != nil {
+		return fmt.Errorf("answer: it is given, and %w", err)
+	}
 	if strings.HasPrefix(what, "found ") {
 		l.recovering = false
 		l.seen["found"]++

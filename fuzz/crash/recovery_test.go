@@ -20,7 +20,7 @@ import (
 	"github.com/oncelog/oncelog"
 )
 
-var recoveriesWanted = flag.Int("crash.recoveries", 0, "states of recoveries of recoveries to recover, of each of four workloads; 0 = 500, or 50 with -short")
+var recoveriesWanted = flag.Int("crash.recoveries", 0, "states of recoveries of recoveries to recover, of all workloads together; 0 = 2,000, or 200 with -short")
 
 const (
 	// deep is how many recoveries are cut, one behind the other, before the last is looked at.
@@ -56,13 +56,14 @@ func digest(contents string) string {
 // kernel's cache.
 func TestPromise2CutsDuringRecovery(t *testing.T) {
 	for _, never := range []bool{false, true} {
-		cutRecoveries(t, solo(t, never))
-		cutRecoveries(t, crowd(t, never))
+		for _, w := range []workload{solo(t, never), crowd(t, never)} {
+			t.Run(w.name, func(t *testing.T) { cutRecoveries(t, w) })
+		}
 	}
 }
 
 func cutRecoveries(t *testing.T, w workload) {
-	want := wanted(t, *recoveriesWanted, 2_000/4, 200/4)
+	want := wanted(t, *recoveriesWanted, 2_000, 200) / 4
 	seed := seedOf(t)
 	rnd := rand.New(rand.NewPCG(seed, 3))
 	c := cutting{t: t, w: w, rnd: rnd, seed: seed, base: memoryDir(t), seen: map[string]int{}}

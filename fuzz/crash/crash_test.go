@@ -165,7 +165,7 @@ func recoverStates(t *testing.T, w workload, part int) (lost int64) {
 	seed := seedOf(t)
 	recordings, recovered, made := 0, int64(0), 0
 	for ; recovered < want; recordings++ {
-		p, n := recoverRecorded(t, w, seed+uint64(recordings), min(want-recovered, perRecording))
+		p, n := recoverRecorded(t, w, seed+uint64(recordings), min(want-recovered, perRecording), part)
 		made += n
 		recovered += p.recovered.Load()
 		lost += p.lost.Load()
@@ -177,7 +177,7 @@ func recoverStates(t *testing.T, w workload, part int) (lost int64) {
 	return lost
 }
 
-func recoverRecorded(t *testing.T, w workload, seed uint64, want int64) (p *pool, made int) {
+func recoverRecorded(t *testing.T, w workload, seed uint64, want int64, part int) (p *pool, made int) {
 	rnd := rand.New(rand.NewPCG(seed, 2))
 	calls := w.calls(t)
 	d, tr := newDisk(), w.begin()
@@ -198,7 +198,7 @@ func recoverRecorded(t *testing.T, w workload, seed uint64, want int64) (p *pool
 			made++
 			if p.check(job{
 				image: d.state(rnd, data, names, tops...), ex: ex, twice: rnd.IntN(8) == 0,
-				what: fmt.Sprintf("state %d, before %v, data %d, names %d, seed %d", made, c, data, names, seed),
+				what: fmt.Sprintf("state %d, before %v, data %d, names %d; again: -crash.seed=%d -crash.states=%d", made, c, data, names, seed, want*int64(part)),
 			}) {
 				fresh++
 			}

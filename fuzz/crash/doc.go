@@ -45,9 +45,9 @@
 //
 // Seeds are printed. A state that is not recovered is kept as it was with the calls that it was made of, if the tests
 // run with -artifacts. The threads of a child go their own ways, so a seed alone makes other states; the seed and the
-// calls make the same.
+// calls, in a file beside the state, make the same; the failure says with which flags.
 //
 //	go test ./fuzz/crash -v
 //	go test ./fuzz/crash -v -artifacts -outputdir /tmp -crash.states=1000000 -crash.recoveries=50000 -timeout 24h
-//	go test ./fuzz/crash -v -run EveryLawful -crash.states=20000 -crash.seed=N -crash.calls=FILE
+//	go test ./fuzz/crash -v -run EveryLawful -crash.states=N -crash.seed=N -crash.calls=FILE
 package crash

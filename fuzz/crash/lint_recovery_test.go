@@ -34,7 +34,7 @@ func TestTheLintRefusesARecovery(t *testing.T) {
 	isSegment := func(c call) bool { return segmentPath.MatchString(c.Path) }
 	written := func() (*disk, []call) {
 		frames := 0
-		return killedAt(t, calls, func(c call, d *disk) bool { // frames are written and not synced, and the next segment is there
+		return killedAt(t, calls, func(c call, d *disk) bool { // frames are written and not synced
 			if c.Name == "sync" && isSegment(c) {
 				_, _, n := d.find(c.Path)
 				if s := scan(n.content); s.whole && !s.sealed && len(n.pending) > 0 && s.number < 4 {
@@ -42,6 +42,17 @@ func TestTheLintRefusesARecovery(t *testing.T) {
 				}
 			}
 			return frames == 12
+		})
+	}
+	prepared := func() (*disk, []call) {
+		return killedAt(t, calls, func(c call, d *disk) bool { // and the next segment is there
+			if c.Name != "sync" || !isSegment(c) {
+				return false
+			}
+			_, _, n := d.find(c.Path)
+			s := scan(n.content)
+			_, _, next := d.find(segmentFile("store/wal", s.number+1))
+			return s.whole && s.number > 1 && !s.sealed && len(n.pending) > 0 && next != nil
 		})
 	}
 	dropped := func() (*disk, []call) {
@@ -65,9 +76,16 @@ func TestTheLintRefusesARecovery(t *testing.T) {
 			at := d.find("write", "store/wal/")
 			d.insert(at, call{Name: "write", Path: d.calls[at].Path, At: 90, Data: []byte("other")})
 		}, "bytes: "},
+		"a prepared segment that goes before the mark is synced": {prepared, func(d *doctor) {
+			d.removeSyncs(d.find("unlink", "store/wal/"), -1, isSegment)
+		}, "goes before what recovery has written"},
 		"what was found said before it is durable": {written, func(d *doctor) {
 			d.move(d.find("note", "found "), 0)
 		}, "rewrite: recovery says what it found"},
+		"something left behind the last frame": {written, func(d *doctor) {
+			at := d.find("write", "store/wal/")
+			d.insert(d.find("note", "found "), call{Name: "write", Path: d.calls[at].Path, At: 30_000, Data: []byte("junk")})
+		}, "something is left"},
 		"a dropped segment that goes before what says so is written again": {dropped, func(d *doctor) {
 			d.removeCalls(func(c call) bool { return c.Name == "write" && isSegment(c) })
 		}, "unlink: segment "},

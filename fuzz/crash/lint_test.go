@@ -32,7 +32,8 @@ import (
 //	lock        LOCK and MANIFEST stay
 //	failed      a file whose sync failed is not written again, nor synced, but for the one sync with which tidwall/wal
 //	            gives a file up, on which nothing rests; nothing is answered any more, named, or removed
-//	rewrite     what recovery keeps and nothing proves to be durable is written again, and synced, before it says so
+//	rewrite     what recovery keeps and nothing proves to be durable is written again, and synced, before it says so;
+//	            what it cuts is zeros then
 type lint struct {
 	d          *disk
 	never      bool // answers don't wait for syncs
@@ -334,6 +335,11 @@ func (l *lint) unlinkSegment(wal string, number uint64, n *node) error {
 			if _, ok := l.unproven[file]; ok && other != number {
 				return fmt.Errorf("unlink: segment %d goes before segment %d was written again", number, other)
 			}
+			for _, c := range file.pending {
+				if c.id != past && other != number {
+					return fmt.Errorf("unlink: segment %d goes before what recovery has written to segment %d is synced", number, other)
+				}
+			}
 		}
 	}
 	if len(s.frames) == 0 {
@@ -436,6 +442,11 @@ func (l *lint) answer(what string) error {
 		l.seen["found"]++
 		if err := l.through("store/wal", math.MaxUint64); err != nil {
 			return fmt.Errorf("rewrite: recovery says what it found, and %w", err)
+		}
+		for number, n := range l.segments("store/wal") {
+			if s := scan(n.content); s.whole && !s.sealed && len(bytes.Trim(n.content[s.end:], "\x00")) > 0 {
+				return fmt.Errorf("rewrite: recovery says what it found, and behind the last frame of segment %d something is left", number)
+			}
 		}
 		return nil
 	}

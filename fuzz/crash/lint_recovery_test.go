@@ -3,6 +3,7 @@
 package crash
 
 import (
+	"bytes"
 	"fmt"
 	"path/filepath"
 	"slices"
@@ -18,14 +19,18 @@ func killedAt(t *testing.T, calls []call, wanted func(c call, d *disk) bool) (d 
 	d = newDisk()
 	for _, c := range calls {
 		if wanted(c, d) {
-			work := filepath.Join(memoryDir(t), "work")
-			require.NoError(t, d.view().write(work))
-			return d.killed(), traced(t, work, "recover", fmt.Sprintf("solo %d", begins), nil)
+			return d.killed(), recoveryOf(t, d)
 		}
 		require.NoError(t, d.do(c))
 	}
 	require.Fail(t, "the calls have no such moment")
 	return nil, nil
+}
+
+func recoveryOf(t *testing.T, d *disk) []call {
+	work := filepath.Join(memoryDir(t), "work")
+	require.NoError(t, d.view().write(work))
+	return traced(t, work, "recover", fmt.Sprintf("solo %d", begins), nil)
 }
 
 // The lint refuses recoveries of which one rule is broken.
@@ -43,6 +48,17 @@ func TestTheLintRefusesARecovery(t *testing.T) {
 			}
 			return frames == 12
 		})
+	}
+	torn := func() (*disk, []call) { // of the last frame the beginning is missing, and the rest is to be cut
+		d, _ := written()
+		for _, n := range (&lint{d: d}).segments("store/wal") {
+			if s := scan(n.content); s.whole && !s.sealed {
+				last := s.frames[len(s.frames)-1]
+				n.content = slices.Concat(n.content[:last.at], make([]byte, 4), n.content[last.at+4:])
+			}
+		}
+		d = diskOf(d.view())
+		return d, recoveryOf(t, d)
 	}
 	prepared := func() (*disk, []call) {
 		return killedAt(t, calls, func(c call, d *disk) bool { // and the next segment is there
@@ -85,6 +101,13 @@ func TestTheLintRefusesARecovery(t *testing.T) {
 		"something left behind the last frame": {written, func(d *doctor) {
 			at := d.find("write", "store/wal/")
 			d.insert(d.find("note", "found "), call{Name: "write", Path: d.calls[at].Path, At: 30_000, Data: []byte("junk")})
+		}, "something is left"},
+		"cut bytes that are not made zeros": {torn, func(d *doctor) {
+			for i, c := range d.calls {
+				if zeros := len(c.Data) - len(bytes.TrimRight(c.Data, "\x00")); c.Name == "write" && isSegment(c) && c.At > 0 && zeros > 0 {
+					d.calls[i].Data = c.Data[:len(c.Data)-zeros]
+				}
+			}
 		}, "something is left"},
 		"a dropped segment that goes before what says so is written again": {dropped, func(d *doctor) {
 			d.removeCalls(func(c call) bool { return c.Name == "write" && isSegment(c) })

@@ -205,6 +205,44 @@ func TestOpenFromTheMiddle(t *testing.T) {
 	require.NoError(t, l.Close())
 }
 
+// A segment that is missing from the middle is damage, also where a snapshot says that nobody need read there: the
+// snapshot's places point into it, and would be taken for those of dropped records.
+func TestAHoleBeforeWhatIsRead(t *testing.T) {
+	dir, l := filled(t, 60, small(never))
+	numbers := l.Segments()
+	require.NoError(t, l.Close())
+	for _, s := range numbers[1 : len(numbers)-1] {
+		for after := range uint64(61) {
+			work := copyLog(t, dir)
+			require.NoError(t, os.RemoveAll(segmentDir(work, s.number)))
+			_, _, _, err := readFrom(work, small(never), Start{After: after, Synced: after})
+			require.ErrorIs(t, err, ErrCorrupt, "without segment %d, from transaction %d on", s.number, after)
+			require.ErrorContains(t, err, "missing")
+		}
+	}
+}
+
+// The table of segments reaches from the first to the last, so a directory with a number far away must be refused
+// before it has a place in it.
+func TestANumberFarAway(t *testing.T) {
+	dir, l := filled(t, 60, small(never))
+	require.NoError(t, l.Close())
+	for _, empty := range []bool{false, true} {
+		work := copyLog(t, dir)
+		require.NoError(t, os.Rename(segmentDir(work, 4), segmentDir(work, 1<<40)))
+		if empty {
+			require.NoError(t, os.Truncate(pathOf(work, 1<<40), 0))
+		}
+		for n := uint64(5); n <= l.active.Load().number; n++ {
+			require.NoError(t, os.RemoveAll(segmentDir(work, n)))
+		}
+		for _, after := range []uint64{0, 50} {
+			_, _, _, err := readFrom(work, small(never), Start{After: after})
+			require.ErrorIs(t, err, ErrCorrupt)
+		}
+	}
+}
+
 // The frame that says what was dropped may be torn, if a snapshot knows it; recovery then says it again.
 func TestATornDropThrough(t *testing.T) {
 	o := small(0)

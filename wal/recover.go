@@ -71,12 +71,13 @@ func scanLog(dir string, id [16]byte, flag int, from Start, add func(*Segment), 
 			if s, err = openSegment(dir, n, flag); err != nil {
 				return nil, err
 			}
+			if n != before.seal.next { // before it is added: the table would be made to reach up to any number
+				s.close()
+				return nil, s.Corrupt(0, fmt.Sprintf("segment %d is missing", before.seal.next))
+			}
 			add(s)
 		}
 		r.segments = append(r.segments, s)
-		if before != nil && n != before.seal.next {
-			return nil, s.Corrupt(0, fmt.Sprintf("segment %d is missing", before.seal.next))
-		}
 		if buf, err = s.read(buf); err != nil {
 			return nil, err
 		}
@@ -142,7 +143,9 @@ func (r *recovery) skip(dir string, numbers []uint64, id [16]byte, flag int, aft
 	if s.first > after+1 {
 		return nil, nil, fmt.Errorf("%w: transaction %d, %s begins with %d", ErrGap, after+1, s.path, s.first)
 	}
-	for len(numbers) > 1 {
+	// A number that is left out is for scanning to judge, which knows from the seal what must follow: were it passed
+	// over, the locations in a lost segment would be taken for those of records that were dropped.
+	for len(numbers) > 1 && numbers[1] == numbers[0]+1 {
 		next, err := openSegment(dir, numbers[1], flag)
 		if err != nil {
 			break // scanning comes across it again

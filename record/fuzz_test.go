@@ -4,11 +4,14 @@ import (
 	"bytes"
 	"encoding/binary"
 	"errors"
+	"math"
+	"strings"
 	"testing"
 
 	"github.com/cespare/xxhash/v2"
 	"github.com/stretchr/testify/require"
 
+	"github.com/oncelog/oncelog/fuzz/decoders"
 	"github.com/oncelog/oncelog/record"
 )
 
@@ -31,7 +34,10 @@ func FuzzParse(f *testing.F) {
 // written again.
 func parseOne(t *testing.T, b []byte, base record.Base) {
 	before := bytes.Clone(b)
-	r, n, err := record.Parse(b, base)
+	var r record.Record
+	var n int
+	var err error
+	decoders.Bounded(t, len(b), 2, func() { r, n, err = record.Parse(b, base) })
 	require.True(t, bytes.Equal(before, b), "parsing changed its input")
 	size, serr := record.Size(b)
 	if err != nil {
@@ -49,6 +55,10 @@ func parseOne(t *testing.T, b []byte, base record.Base) {
 	require.LessOrEqual(t, n, len(b))
 	require.GreaterOrEqual(t, r.At, base.At)
 	require.GreaterOrEqual(t, r.Expires, r.At)
+	id, whole, err := record.Identity(b, base)
+	require.NoError(t, err)
+	require.Equal(t, n, whole)
+	require.Equal(t, []any{r.Kind, r.Receiver, r.At, r.Expires, string(r.Key)}, []any{id.Kind, id.Receiver, id.At, id.Expires, string(id.Key)})
 	for _, cut := range []int{0, 1, n / 2, n - record.CheckSize, n - 1} {
 		_, _, err := record.Parse(b[:cut], base)
 		require.ErrorIs(t, err, record.ErrShort, "cut at %d of %d", cut, n)
@@ -62,20 +72,50 @@ func parseOne(t *testing.T, b []byte, base record.Base) {
 	same, err := (&record.Record{Attrs: record.AppendAttributes(nil, &a)}).Attributes()
 	require.NoError(t, err)
 	require.Equal(t, a, same)
-	if r.Kind != record.Mark {
-		return
+	if r.Kind == record.Mark {
+		markOf(t, r.Value)
 	}
-	m, err := record.ParseMark(r.Value)
+}
+
+// FuzzAttributes decodes what need not come from a record whose check holds.
+func FuzzAttributes(f *testing.F) {
+	f.Fuzz(func(t *testing.T, b []byte) {
+		var a record.Attributes
+		var err error
+		decoders.Bounded(t, len(b), 2, func() { a, err = (&record.Record{Attrs: b}).Attributes() })
+		if err != nil {
+			requireOneOf(t, err, record.ErrDamaged, record.ErrUnknown)
+			return
+		}
+		written := record.AppendAttributes(nil, &a)
+		require.LessOrEqual(t, len(written), len(b), "the shortest form is longer")
+		again, err := (&record.Record{Attrs: written}).Attributes()
+		require.NoError(t, err)
+		require.Equal(t, a, again)
+		require.Equal(t, written, record.AppendAttributes(nil, &again))
+	})
+}
+
+// FuzzMark decodes the value of a mark.
+func FuzzMark(f *testing.F) {
+	f.Fuzz(func(t *testing.T, b []byte) { markOf(t, b) })
+}
+
+func markOf(t *testing.T, b []byte) {
+	var m record.MarkValue
+	var err error
+	decoders.Bounded(t, len(b), 2, func() { m, err = record.ParseMark(b) })
 	if err != nil {
 		require.ErrorIs(t, err, record.ErrDamaged)
 		return
 	}
-	m.Window = bytes.TrimRight(m.Window, "\x00")
-	twin, err := record.ParseMark(record.AppendMark(nil, m))
+	written := record.AppendMark(nil, m)
+	require.LessOrEqual(t, len(written), len(b), "the shortest form is longer")
+	again, err := record.ParseMark(written)
 	require.NoError(t, err)
-	require.Equal(t, m.Number, twin.Number)
-	require.Equal(t, m.Epoch, twin.Epoch)
-	require.Equal(t, string(m.Window), string(twin.Window))
+	require.Equal(t, m.Number, again.Number)
+	require.Equal(t, m.Epoch, again.Epoch)
+	require.Equal(t, string(bytes.TrimRight(m.Window, "\x00")), string(again.Window))
 }
 
 func requireOneOf(t *testing.T, err error, targets ...error) {
@@ -85,4 +125,23 @@ func requireOneOf(t *testing.T, err error, targets ...error) {
 		}
 	}
 	require.Fail(t, "an error of no kind", "%v", err)
+}
+
+func TestSeeds(t *testing.T) {
+	var attributes []decoders.Seed
+	for _, g := range goldens() {
+		if len(g.rec.Attrs) > 0 {
+			attributes = append(attributes, decoders.Seed{Name: strings.ReplaceAll(g.name, " ", "-"), Args: []any{g.rec.Attrs}})
+		}
+	}
+	decoders.Seeds(t, "FuzzAttributes", decoders.Damaged(attributes))
+	var marks []decoders.Seed
+	for name, m := range map[string]record.MarkValue{
+		"beginning": {}, "number": {Number: 4711}, "epoch": {Number: 7, Epoch: 3}, "window": {Number: 100, Window: []byte{0xff, 0x0f, 0x80}},
+		"largest": {Number: math.MaxUint64, Epoch: math.MaxUint64, Window: bytes.Repeat([]byte{0x55}, 128)},
+	} {
+		marks = append(marks, decoders.Seed{Name: name, Args: []any{record.AppendMark(nil, m)}})
+	}
+	longer := decoders.Seed{Name: "longer-than-needed", Args: []any{[]byte{0x81, 0x80, 0x00, 0x82, 0x00, 1, 0}}}
+	decoders.Seeds(t, "FuzzMark", append(decoders.Damaged(marks), longer))
 }

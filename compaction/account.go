@@ -63,7 +63,7 @@ func (a *Account) cell(expires int64) *cell {
 	if a.low > a.high {
 		a.low, a.high = at, at
 	}
-	for max(a.high, at)-min(a.low, at) >= steps {
+	for uint64(max(a.high, at))-uint64(min(a.low, at)) >= steps { // unsigned: the distance may take 64 bits
 		a.widen()
 		at >>= 1
 	}
@@ -157,7 +157,7 @@ func ParseAccount(b []byte) (*Account, []byte, error) {
 		return nil, nil, errAccount
 	}
 	a.shift, a.high = uint(shift), a.low+int64(n)-1
-	if n > 0 && a.high < a.low {
+	if n > 0 && (a.high < a.low || a.high == math.MaxInt64) { // counting through the last number never ends
 		return nil, nil, errAccount
 	}
 	for i := range int64(n) {

@@ -116,20 +116,3 @@ func TestBytesThatAreNoLedger(t *testing.T) {
 	_, err = ParseLedger(append(whole, 0))
 	require.Error(t, err)
 }
-
-func FuzzParseLedger(f *testing.F) {
-	l := NewLedger()
-	e := EntryOf(3, record.States, record.Forever, 100)
-	l.Change(nil, &e)
-	f.Add(l.Append(nil))
-	f.Add([]byte{})
-	f.Fuzz(func(t *testing.T, b []byte) {
-		l, err := ParseLedger(b)
-		if err == nil {
-			again, err := ParseLedger(l.Append(nil))
-			require.NoError(t, err)
-			require.Equal(t, l.accounts, again.accounts)
-			l.Total(0)
-		}
-	})
-}

@@ -10,6 +10,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
+
+	"github.com/oncelog/oncelog/fuzz/decoders"
 )
 
 func TestKeyOfALine(t *testing.T) {
@@ -161,8 +163,16 @@ func TestFieldIsWhatOthersRead(t *testing.T) {
 }
 
 func FuzzField(f *testing.F) {
-	for _, s := range []string{`{"id":1}`, `{"a":{"id":"\ud800"},"id":[]}`, `{"i\u0064":{"":null}}`, ` {"id":-0e1 }`, `{"id":"`, `[]`, ``} {
-		f.Add([]byte(s), "id")
-	}
 	f.Fuzz(func(t *testing.T, line []byte, name string) { checkJSON(t, line, name) })
+}
+
+func TestSeeds(t *testing.T) {
+	var seeds []decoders.Seed
+	for name, line := range map[string]string{
+		"number": `{"id":1}`, "a-lone-surrogate": `{"a":{"id":"\ud800"},"id":[]}`, "an-escaped-name": `{"i\u0064":{"":null}}`,
+		"spaces": ` {"id":-0e1 }`, "no-end": `{"id":"`, "a-list": `[]`, "nothing": ``,
+	} {
+		seeds = append(seeds, decoders.Seed{Name: name, Args: []any{[]byte(line), "id"}})
+	}
+	decoders.Seeds(t, "FuzzField", seeds)
 }

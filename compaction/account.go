@@ -156,10 +156,15 @@ func ParseAccount(b []byte) (*Account, []byte, error) {
 	if bad || shift > 62 || n > steps {
 		return nil, nil, errAccount
 	}
-	a.shift, a.high = uint(shift), a.low+int64(n)-1
-	if n > 0 && (a.high < a.low || a.high == math.MaxInt64) { // counting through the last number never ends
+	// No steps are as a new account has them. Where numbers end, those of steps would too, and counting through them
+	// never would.
+	if n == 0 {
+		a.low = 0
+	}
+	if a.low > math.MaxInt64-int64(n) {
 		return nil, nil, errAccount
 	}
+	a.shift, a.high = uint(shift), a.low+int64(n)-1
 	for i := range int64(n) {
 		read(&a.cells[(a.low+i)&(steps-1)])
 	}

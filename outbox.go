@@ -414,7 +414,11 @@ func (s *Store) message(where func() (at place, kind record.Kind, ordinal uint64
 		case !ok:
 			return m, false, nil
 		case at.loc == 0 || at.loc == tried:
-			return m, false, &CorruptError{File: s.house.snapshot.dir, Reason: fmt.Sprintf("message %d of topic %q is missing from the log", ordinal, topic)}
+			reason := fmt.Sprintf("message %d of topic %q is missing from the log", ordinal, topic)
+			if seg := s.log.Segment(at.loc.Slot()); seg != nil {
+				return m, false, seg.Corrupt(at.loc.Offset(), reason)
+			}
+			return m, false, &CorruptError{File: s.house.snapshot.dir, Reason: reason}
 		}
 		r, _, err := s.readAt(at.loc, b)
 		if err != nil && !errors.Is(err, errGone) {

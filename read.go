@@ -164,13 +164,30 @@ func (s *Store) fetch(n name, loc index.Location, b *buffer) (f fetched, err err
 		loc, _ := s.keys.Lookup(n.hash, byte(n.space), n.key)
 		if loc == f.loc {
 			if err == nil {
+				err = s.belongs(&f.record, n.hash, loc)
 				f.loc = 0 // another's, and alive for all that is known
+				return f, err
 			}
 			return f, nil
 		}
 		f.loc = loc
 	}
 	return f, nil
+}
+
+// belongs returns an error if a record was never put where the index has a key that hashes like this. Its check holds
+// wherever it lies, so one that a disk has put into the place of another would pass for the proof that the other's key
+// is not there.
+func (s *Store) belongs(r *record.Record, like index.Hash, loc index.Location) error {
+	space := r.Space()
+	if s.keys.Hash(byte(space), r.Key).Alike(like) {
+		return nil
+	}
+	seg := s.log.Segment(loc.Slot())
+	if seg == nil {
+		return nil // dropped meanwhile, and its slot is another's
+	}
+	return seg.Corrupt(loc.Offset(), "another record lies in the place of the one that was put here")
 }
 
 // errGone is what a read of a dropped segment returns.
@@ -188,7 +205,10 @@ func (s *Store) readAt(loc index.Location, b *buffer) (r record.Record, size int
 	base := record.DecodeBase(seg.Meta())
 	buf := b.first[:]
 	n, err := seg.ReadAt(buf, off)
-	if err != nil && (err != io.EOF || n == 0) {
+	if err == io.EOF && n == 0 {
+		return r, 0, seg.Corrupt(off, "the file ends before a record that was put here")
+	}
+	if err != nil && err != io.EOF {
 		return r, 0, s.readError(seg.Path(), off, err)
 	}
 	r, size, err = record.Parse(buf[:n], base)
@@ -208,6 +228,9 @@ func (s *Store) readAt(loc index.Location, b *buffer) (r record.Record, size int
 	}
 	if err != nil {
 		return r, 0, recordError(seg.Corrupt, seg.Path(), off, err)
+	}
+	if r.Kind == record.Tombstone {
+		return r, 0, seg.Corrupt(off, "a tombstone lies in the place of a record that was put here")
 	}
 	if r.Space() == record.Records && (r.Kind != record.Result || len(r.Attrs) > 0) {
 		// What it says besides key and value is not known here, and so may not be ignored.

@@ -25,8 +25,8 @@ func (s *Store) Records() iter.Seq2[Record, error] {
 		b := buffers.Get().(*buffer)
 		defer buffers.Put(b)
 		defer s.log.Pin()() // what moves meanwhile is still where it was
-		s.keys.Scan(func(loc index.Location) bool {
-			r, ok, err := s.recordAt(loc, b)
+		s.keys.Scan(func(f index.Found) bool {
+			r, ok, err := s.recordAt(f, b)
 			if err != nil {
 				yield(Record{}, err)
 				return false
@@ -36,8 +36,9 @@ func (s *Store) Records() iter.Seq2[Record, error] {
 	}
 }
 
-// recordAt reads the record at loc and reports whether it is one for Records.
-func (s *Store) recordAt(loc index.Location, b *buffer) (Record, bool, error) {
+// recordAt reads the record that was found and reports whether it is one for Records.
+func (s *Store) recordAt(f index.Found, b *buffer) (Record, bool, error) {
+	loc := f.Location
 	if !s.gate.enter(uint64(loc)) {
 		return Record{}, false, ErrClosed
 	}
@@ -45,6 +46,9 @@ func (s *Store) recordAt(loc index.Location, b *buffer) (Record, bool, error) {
 	r, _, err := s.readAt(loc, b)
 	if errors.Is(err, errGone) { // dropped before this began: nothing in it was alive
 		return Record{}, false, nil
+	}
+	if err == nil {
+		err = s.belongs(&r, f.Like, loc)
 	}
 	if err != nil || r.Kind != record.Result || r.Receiver || s.clock.millis() >= r.Expires {
 		return Record{}, false, err

@@ -205,8 +205,8 @@ func TestScanBesideSplits(t *testing.T) {
 			for last := false; !last; scans++ {
 				last = done.Load()
 				var seen [steady]bool
-				x.Scan(func(loc Location) bool {
-					if i := loc - place(0); i < steady {
+				x.Scan(func(f Found) bool {
+					if i := f.Location - place(0); i < steady {
 						seen[i] = true
 					}
 					return true

@@ -54,7 +54,7 @@ func (d *dumped) load() (*Index, error) {
 }
 
 func locations(x *Index) (all []Location) {
-	x.Scan(func(l Location) bool { all = append(all, l); return true })
+	x.Scan(func(f Found) bool { all = append(all, f.Location); return true })
 	slices.Sort(all)
 	return all
 }

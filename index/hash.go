@@ -37,6 +37,21 @@ func (h Hash) address() address {
 // id is everything the table knows of the key: keys with the same id can't be told apart in it.
 func (a address) id() uint32 { return uint32(a.tag)<<9 | a.first }
 
+// Alike reports whether keys with these hashes could be taken for each other by the index, which finds the one where
+// the other is. What is found where the index says, and is not alike, was not there when it was put into the index.
+func (h Hash) Alike(k Hash) bool {
+	a, b := h.address(), k.address()
+	return a.shard == b.shard && a.tag == b.tag && (a.first == b.first || a.second == b.first)
+}
+
+// firstOf says which is the first of the top 12 bits of a hash that belong to a shard.
+var firstOf = func() (first [shardCount]uint16) {
+	for top := len(shardOf) - 1; top >= 0; top-- {
+		first[shardOf[top]] = uint16(top)
+	}
+	return first
+}()
+
 // other returns the second bucket of an entry whose first is given, and the first when the second is given, so that
 // an entry can change its bucket without its key being read. The two always differ: the distance is odd.
 func other(bucket uint32, tag uint64) uint32 {

@@ -102,7 +102,8 @@ func (m *model) check(t require.TestingT) {
 		want[loc] = true
 	}
 	seen := 0
-	m.x.Scan(func(loc Location) bool {
+	m.x.Scan(func(f Found) bool {
+		loc := f.Location
 		if !want[loc] {
 			require.Contains(t, want, loc)
 		}

@@ -100,12 +100,12 @@ func (o *overflow) remove(space byte, key []byte) {
 }
 
 // locations appends those of stripe i to buf.
-func (o *overflow) locations(i int, buf []Location) []Location {
+func (o *overflow) found(i int, x *Index, buf []Found) []Found {
 	s := &o.stripes[i]
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	for _, loc := range s.at {
-		buf = append(buf, loc)
+	for k, loc := range s.at {
+		buf = append(buf, Found{loc, x.Hash(k.space, []byte(k.key))})
 	}
 	return buf
 }

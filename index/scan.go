@@ -2,16 +2,22 @@ package index
 
 import "runtime"
 
-// Scan calls yield with the location of each entry, in no order, until yield returns false. An entry that is in the
+// Found is an entry as Scan gives it.
+type Found struct {
+	Location Location
+	Like     Hash // the key's own hash is Alike
+}
+
+// Scan calls yield with each entry, in no order, until yield returns false. An entry that is in the
 // index from before Scan is called until after it returns is given at least once, at a location it had meanwhile;
 // others may be given or not. Scan may run beside everything else. A shard is locked only while one page of it is
 // copied, and nothing is locked while yield runs.
-func (x *Index) Scan(yield func(Location) bool) {
+func (x *Index) Scan(yield func(Found) bool) {
 	defer runtime.KeepAlive(x)
-	buf := make([]Location, 0, pageSlots)
+	buf := make([]Found, 0, pageSlots)
 	give := func() bool {
-		for _, loc := range buf {
-			if !yield(loc) {
+		for _, f := range buf {
+			if !yield(f) {
 				return false
 			}
 		}
@@ -21,7 +27,7 @@ func (x *Index) Scan(yield func(Location) bool) {
 	for i := range x.shards {
 		// Pages only ever split, so the end of the tags of a page copied stays the beginning of another's.
 		for tag := uint64(0); tag < 1<<tagBits; {
-			buf, tag = x.shards[i].copyPage(tag, buf)
+			buf, tag = x.shards[i].copyPage(Hash(firstOf[i])<<shardShift, tag, buf)
 			if !give() {
 				return
 			}
@@ -29,15 +35,16 @@ func (x *Index) Scan(yield func(Location) bool) {
 	}
 	// No key changes between the table and the map, so none is missed in between.
 	for i := range x.overflow.stripes {
-		buf = x.overflow.locations(i, buf)
+		buf = x.overflow.found(i, x, buf)
 		if !give() {
 			return
 		}
 	}
 }
 
-// copyPage appends the locations in the page of a tag to buf and returns the first tag beyond that page.
-func (sh *shard) copyPage(tag uint64, buf []Location) ([]Location, uint64) {
+// copyPage appends the entries in the page of a tag to buf and returns the first tag beyond that page. like is a hash in
+// this shard.
+func (sh *shard) copyPage(like Hash, tag uint64, buf []Found) ([]Found, uint64) {
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
 	d := sh.dir.Load()
@@ -47,8 +54,8 @@ func (sh *shard) copyPage(tag uint64, buf []Location) ([]Location, uint64) {
 	p := d.page(tag)
 	for b := range p.slots {
 		for i := range p.slots[b] {
-			if loc := p.slots[b][i].Load() & locationMask; loc != 0 {
-				buf = append(buf, Location(loc))
+			if w := p.slots[b][i].Load(); w&locationMask != 0 {
+				buf = append(buf, Found{Location(w & locationMask), like | Hash(tagOf(w))<<tagShift | Hash(b)})
 			}
 		}
 	}

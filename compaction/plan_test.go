@@ -108,3 +108,23 @@ func TestRunStopsWhereItFails(t *testing.T) {
 		require.Equal(t, at < 3, errors.Is(err, failed))
 	}
 }
+
+// A plan that drops nothing only copies.
+func TestRunOfAPlanThatDropsNothing(t *testing.T) {
+	p := Plan{Copy: []uint64{1}}
+	copied := 0
+	require.NoError(t, p.Run(func(uint64) error { copied++; return nil }, func(uint64) error { return errors.New("dropped") }))
+	require.Equal(t, 1, copied)
+}
+
+// Keys are told by segment.
+func TestKeysOfASegment(t *testing.T) {
+	l := NewLedger()
+	for i := range int64(3) {
+		e := Entry{Segment: 2, Expires: 1000, Size: 10, Key: i > 0}
+		l.Change(nil, &e)
+	}
+	require.EqualValues(t, 2, l.Keys(2, 0))
+	require.Zero(t, l.Keys(2, 1000))
+	require.Zero(t, l.Keys(3, 0))
+}

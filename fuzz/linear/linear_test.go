@@ -1,0 +1,134 @@
+package linear
+
+import (
+	"flag"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"sort"
+	"testing"
+	"time"
+
+	"github.com/anishathalye/porcupine"
+	"github.com/stretchr/testify/require"
+)
+
+var (
+	historiesWanted  = flag.Int("linear.histories", 0, "histories; 0 = 50, or 5 with -short")
+	operationsWanted = flag.Int("linear.operations", 300, "operations of a history")
+	livesWanted      = flag.Int("linear.lives", 3, "processes of a history; most but the last are killed")
+	seedWanted       = flag.Uint64("linear.seed", 0, "seed of the first history; 0 = by the time")
+)
+
+func memoryDir(t *testing.T) string {
+	dir, err := os.MkdirTemp("/dev/shm", "oncelog-linear-")
+	if err != nil {
+		return t.TempDir()
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	return dir
+}
+
+// Every operation of store and receiver, by eight clients of a process that is killed now and then.
+func TestLinearizable(t *testing.T) {
+	histories := *historiesWanted
+	switch {
+	case histories > 0:
+	case testing.Short():
+		histories = 5
+	default:
+		histories = 50
+	}
+	seed := *seedWanted
+	if seed == 0 {
+		seed = uint64(time.Now().UnixNano())
+	}
+	t.Logf("seed %d", seed)
+	// On a disk the syncs give the calls time to meet; in memory there are more of them.
+	dirs := []string{t.TempDir(), memoryDir(t)}
+	seen := map[string]int{}
+	returned, kills, lives := 0, 0, 0
+	for h := range histories {
+		store := filepath.Join(dirs[h%2], fmt.Sprint(h))
+		r := record(t, store, seed+uint64(h), *operationsWanted, *livesWanted)
+		require.NoError(t, os.RemoveAll(store))
+		check(t, r.ops, seed+uint64(h))
+		returned, kills, lives = returned+r.returns, kills+r.kills, lives+r.lives
+		count(seen, r.ops)
+	}
+	t.Logf("%d histories, %d operations returned, %d were in flight in %d kills of %d processes", histories, returned, seen["killed"], kills, lives)
+	for _, what := range slices.Sorted(maps.Keys(seen)) {
+		t.Logf("%7d × %s", seen[what], what)
+	}
+	if histories < 20 {
+		return
+	}
+	for _, k := range kinds {
+		require.NotZero(t, seen[k.op], k.op)
+	}
+	for _, what := range []string{
+		"killed", "do, fn ran", "do, replayed", "do seq, fn ran", "do, in flight", "do, reused", "do, in doubt", "do, permanent",
+		"settle, not in doubt", "settle, settled", "do seq, too old", "do seq, out of order", "do seq, fenced",
+	} {
+		require.NotZero(t, seen[what], what)
+	}
+}
+
+// check looks for an order that explains a history. One without is kept.
+func check(t *testing.T, history []porcupine.Operation, seed uint64) {
+	result, info := porcupine.CheckOperationsVerbose(model, expand(history), 5*time.Minute)
+	if result == porcupine.Ok {
+		return
+	}
+	path := filepath.Join(t.ArtifactDir(), fmt.Sprintf("history-%d.html", seed))
+	require.NoError(t, porcupine.VisualizePath(model, info, path))
+	t.Logf("the end of the shortest part without an order:\n%s", shortest(expand(history)))
+	require.Equal(t, porcupine.Ok, result, "seed %d: no order explains what the clients saw; see %s (-artifacts keeps it)", seed, path)
+}
+
+// count counts what was seen.
+func count(seen map[string]int, history []porcupine.Operation) {
+	for _, op := range history {
+		i, o := op.Input.(in), op.Output.(out)
+		seen[i.Op]++
+		switch {
+		case o.killed:
+			seen["killed"]++
+		case o.Err != "":
+			seen[i.Op+", "+o.Err]++
+		case o.Ran:
+			seen[i.Op+", fn ran"]++
+		case i.Op == "do" || i.Op == "do seq":
+			seen[i.Op+", replayed"]++
+		case i.Op == "settle":
+			seen["settle, settled"]++
+		}
+	}
+}
+
+// shortest tells the last operations of the shortest beginning of a history that has no order.
+func shortest(ops []porcupine.Operation) (text string) {
+	for _, part := range model.Partition(ops) {
+		slices.SortFunc(part, func(a, b porcupine.Operation) int { return int(a.Return - b.Return) })
+		refused := func(n int) bool {
+			h := slices.Clone(part[:n])
+			for _, op := range part[n:] { // what is not over may have happened
+				if n > 0 && op.Call < part[n-1].Return {
+					op.Output = out{killed: true}
+					h = append(h, op)
+				}
+			}
+			return !porcupine.CheckOperations(model, h)
+		}
+		if !refused(len(part)) {
+			continue
+		}
+		n := sort.Search(len(part), refused)
+		for _, op := range part[max(0, n-30):n] {
+			text += fmt.Sprintf("%d..%d client %d: %s\n", op.Call, op.Return, op.ClientId, model.DescribeOperation(op.Input, op.Output))
+		}
+	}
+	return text
+}

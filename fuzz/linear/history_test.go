@@ -41,7 +41,8 @@ func (r *recorder) live(j job, kill bool) {
 	self, err := os.Executable()
 	require.NoError(r.t, err)
 	cmd := exec.Command(self)
-	cmd.Env = append(os.Environ(), childEnv+"="+mustJSON(j))
+	// With more threads than processors a call is interrupted anywhere, and others come in between.
+	cmd.Env = append(os.Environ(), childEnv+"="+mustJSON(j), fmt.Sprint("GOMAXPROCS=", clients))
 	cmd.Stderr = os.Stderr
 	pipe, err := cmd.StdoutPipe()
 	require.NoError(r.t, err)

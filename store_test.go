@@ -234,7 +234,9 @@ func recordFor(key, value string) record.Record {
 func requireNoClaims(t require.TestingT, s *Store) {
 	for i := range s.claims.shards {
 		sh := &s.claims.shards[i]
-		require.Nil(t, sh.first.Load())
+		if c := sh.first.Load(); c != nil { // require costs too much to be asked 1,024 times
+			require.Nil(t, c)
+		}
 	}
 }
 

@@ -536,18 +536,29 @@ func (b backend) Inspect(_ context.Context, key []byte) (receiver.Claim, error) 
 		return receiver.Claim{}, ErrClosed
 	}
 	defer s.gate.leave(uint64(n.hash))
-	// A lease ends after its record is visible, so in this order one of the two is found.
 	held, isHeld := s.leases.inspect(n)
-	c, ok, err := s.recorded(n, nil)
-	switch {
-	case err != nil || ok && c.State == receiver.StateDone:
-		return c, err
-	case isHeld:
-		return held, nil
-	case ok:
-		return c, nil
+	return s.inspected(n, held, isHeld)
+}
+
+// inspected is the rest of Inspect, after a look for a lease. A lease ends after its record is visible, so in this order
+// one of the two is found. But it may have been taken since, and what is found be its intent: so that is a doubt only if
+// it is the same before and after a look that finds no lease.
+func (s *Store) inspected(n name, held receiver.Claim, isHeld bool) (receiver.Claim, error) {
+	for token := uint64(0); ; {
+		c, ok, err := s.recorded(n, nil)
+		switch {
+		case err != nil || ok && c.State == receiver.StateDone:
+			return c, err
+		case isHeld:
+			return held, nil
+		case !ok:
+			return receiver.Claim{State: receiver.StateAbsent}, nil
+		case c.Token == token:
+			return c, nil
+		}
+		token = c.Token
+		held, isHeld = s.leases.inspect(n)
 	}
-	return receiver.Claim{State: receiver.StateAbsent}, nil
 }
 
 // Doubts implements receiver.Inspector.

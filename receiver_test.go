@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"sync"
 	"testing"
@@ -305,6 +306,29 @@ func TestMoreInFlightThanThereIsRoom(t *testing.T) {
 }
 
 // What was recorded between a claim's look-up and its lease is found by the second look-up.
+// Lookup looks for a lease, and then for a record. Somebody may claim the key under an intent in between: what is found
+// is an intent without a lease, and nevertheless not a doubt.
+func TestWhatIsRunningIsNotInDoubt(t *testing.T) {
+	s := open(t, filepath.Join(t.TempDir(), "store"), Options{})
+	r := receiverOf(t, s)
+	n, err := s.name(record.ReceiverRecords, append([]byte{0}, "key"...))
+	require.NoError(t, err)
+	state := func() receiver.State {
+		c, err := s.inspected(n, receiver.Claim{}, false) // there was no lease when it was looked for
+		require.NoError(t, err)
+		return c.State
+	}
+	require.Equal(t, receiver.StateAbsent, state())
+	_, err = r.Do(t.Context(), "key", func(context.Context) ([]byte, error) {
+		require.Equal(t, receiver.StateInFlight, state())
+		return nil, receiver.Unknown(os.ErrDeadlineExceeded)
+	}, receiver.WithIntent(nil))
+	require.ErrorIs(t, err, receiver.ErrInDoubt)
+	require.Equal(t, receiver.StateInDoubt, state())
+	require.NoError(t, r.Settle(t.Context(), "key", receiver.Happened(nil)))
+	require.Equal(t, receiver.StateDone, state())
+}
+
 func TestRecordedBetweenLookUpAndLease(t *testing.T) {
 	s, _ := fresh(t)
 	n, err := s.name(record.ReceiverRecords, []byte("k"))

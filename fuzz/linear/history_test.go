@@ -110,6 +110,9 @@ func expand(history []porcupine.Operation) (ops []porcupine.Operation) {
 	for _, op := range history {
 		i, o := op.Input.(in), op.Output.(out)
 		add := func(i in, o out) {
+			if o.killed && !i.changes() {
+				return // it only makes the search wider
+			}
 			op.Input, op.Output = i, o
 			ops = append(ops, op)
 		}
@@ -202,6 +205,21 @@ func meet(ops []porcupine.Operation) (kept []porcupine.Operation) {
 		kept = append(kept, op)
 	}
 	return kept
+}
+
+// changes reports whether a call may leave something behind.
+func (i in) changes() bool {
+	switch i.Op {
+	case "get", "append get", "has", "high water", "view", "lookup", "source high water", "outgoing":
+		return false
+	case "begin":
+		return i.Strict
+	case "update":
+		return i.Fails == ""
+	case "settle", "forget", "put", "delete":
+		return true
+	}
+	return i.Fails != fails || i.Intent
 }
 
 // about is what others may be doing something about.

@@ -85,16 +85,24 @@ func TestLinearizable(t *testing.T) {
 	}
 }
 
-// check looks for an order that explains a history. One without is kept.
+// check looks for an order that explains a history. One without is kept, as far as it goes wrong.
 func check(t *testing.T, history []porcupine.Operation, seed uint64) {
-	result, info := porcupine.CheckOperationsVerbose(model, expand(history), 5*time.Minute)
-	if result == porcupine.Ok {
-		return
+	for _, part := range model.Partition(expand(history)) {
+		result, _ := porcupine.CheckOperationsVerbose(model, part, 5*time.Minute)
+		if result == porcupine.Ok {
+			continue
+		}
+		require.NotEqual(t, porcupine.Unknown, result, "seed %d: looking for an order took too long", seed)
+		bad := shortest(part)
+		text := ""
+		for _, op := range bad[max(0, len(bad)-40):] {
+			text += fmt.Sprintf("%d..%d client %d: %s\n", op.Call, op.Return, op.ClientId, model.DescribeOperation(op.Input, op.Output))
+		}
+		_, info := porcupine.CheckOperationsVerbose(model, bad, time.Minute)
+		path := filepath.Join(t.ArtifactDir(), fmt.Sprintf("history-%d.html", seed))
+		require.NoError(t, porcupine.VisualizePath(model, info, path))
+		t.Fatalf("seed %d: no order explains what the clients saw; see %s (-artifacts keeps it). It ends with\n%s", seed, path, text)
 	}
-	path := filepath.Join(t.ArtifactDir(), fmt.Sprintf("history-%d.html", seed))
-	require.NoError(t, porcupine.VisualizePath(model, info, path))
-	t.Logf("the end of the shortest part without an order:\n%s", shortest(expand(history)))
-	require.Equal(t, porcupine.Ok, result, "seed %d: no order explains what the clients saw; see %s (-artifacts keeps it)", seed, path)
 }
 
 // count counts what was seen.
@@ -117,27 +125,22 @@ func count(seen map[string]int, history []porcupine.Operation) {
 	}
 }
 
-// shortest tells the last operations of the shortest beginning of a history that has no order.
-func shortest(ops []porcupine.Operation) (text string) {
-	for _, part := range model.Partition(ops) {
-		slices.SortFunc(part, func(a, b porcupine.Operation) int { return int(a.Return - b.Return) })
-		refused := func(n int) bool {
-			h := slices.Clone(part[:n])
-			for _, op := range part[n:] { // what is not over may have happened
-				if n > 0 && op.Call < part[n-1].Return {
-					op.Output = out{killed: true}
-					h = append(h, op)
-				}
+// shortest is the shortest beginning of a history of one group that has no order.
+func shortest(part []porcupine.Operation) []porcupine.Operation {
+	slices.SortFunc(part, func(a, b porcupine.Operation) int { return int(a.Return - b.Return) })
+	begun := func(n int) []porcupine.Operation {
+		h := slices.Clone(part[:n])
+		for _, op := range part[n:] { // what is not over may have happened
+			if n > 0 && op.Call < part[n-1].Return {
+				op.Output = out{killed: true}
+				h = append(h, op)
 			}
-			return !porcupine.CheckOperations(model, h)
 		}
-		if !refused(len(part)) {
-			continue
-		}
-		n := sort.Search(len(part), refused)
-		for _, op := range part[max(0, n-30):n] {
-			text += fmt.Sprintf("%d..%d client %d: %s\n", op.Call, op.Return, op.ClientId, model.DescribeOperation(op.Input, op.Output))
-		}
+		return h
 	}
-	return text
+	n := sort.Search(len(part), func(n int) bool {
+		result, _ := porcupine.CheckOperationsVerbose(model, begun(n), time.Minute)
+		return result != porcupine.Ok
+	})
+	return begun(n)
 }

@@ -656,7 +656,7 @@ func TestModel(t *testing.T) {
 	}
 	for _, what := range []string{
 		"full", "too large", "TTL refused", "ran", "replayed", "failed", "result gone", "reused", "in doubt", "resolved", "settled",
-		"too old", "fenced", "out of order", "a batch of several", "a batch that stopped", "read beside", "messages handed on", "lost by a power cut",
+		"a batch of several", "a batch that stopped", "read beside", "messages handed on", "lost by a power cut",
 	} {
 		require.NotZero(t, seen[what], what)
 	}

@@ -300,6 +300,78 @@ func TestASnapshotIsTheIndex(t *testing.T) {
 	require.GreaterOrEqual(t, got.Overflow, int64(5))
 }
 
+// Pages are copied one after the other while others write, so a snapshot shows some of what comes meanwhile. It must not
+// claim to show all of it: what it claims, an opening does not read again.
+func TestASnapshotBesideWriters(t *testing.T) {
+	dir := filepath.Join(memoryDir(t), "store")
+	o := Options{TTL: Forever, Sync: SyncNever, still: true}
+	s := open(t, dir, o)
+	for i := range 5000 { // so that each shard has a page
+		put(t, s, fmt.Sprint(i), "before")
+	}
+	s.house.pace.rate = 32 << 20 // 4 MiB of pages: time to write meanwhile
+	var done atomic.Bool
+	var written [4][]string
+	var writers sync.WaitGroup
+	for w := range written {
+		writers.Go(func() {
+			for i := 0; !done.Load(); i++ {
+				key := fmt.Sprint("writer ", w, ", ", i)
+				if _, inserted, err := s.PutIfAbsent([]byte(key), []byte("meanwhile"), 0); err != nil || !inserted {
+					t.Errorf("%s: %v %v", key, inserted, err)
+					return
+				}
+				written[w] = append(written[w], key)
+			}
+		})
+	}
+	err := s.Snapshot()
+	done.Store(true)
+	writers.Wait()
+	require.NoError(t, err)
+	through := s.house.snapshot.through
+	require.Greater(t, through, uint64(5000), "nobody wrote meanwhile")
+
+	s = open(t, crashed(t, dir), o)
+	require.Equal(t, through, s.house.snapshot.through, "the snapshot is not used")
+	for i := range 5000 {
+		has(t, s, fmt.Sprint(i), "before")
+	}
+	for _, keys := range written {
+		for _, key := range keys {
+			has(t, s, key, "meanwhile")
+		}
+	}
+	requireRecounted(t, s)
+}
+
+// What is committed and not in the index yet, because its committer has not come to it, is published before a snapshot
+// copies the index: the snapshot claims it.
+func TestASnapshotPublishesFirst(t *testing.T) {
+	o := quick
+	o.still = true
+	dir := filepath.Join(memoryDir(t), "store")
+	s := open(t, dir, o)
+	put(t, s, "begin", "the log")
+	n, err := s.name(0, []byte("k"))
+	require.NoError(t, err)
+	c, _ := s.claims.hold(n, nil)
+	_, _, err = s.current(c)
+	require.NoError(t, err)
+	commit, err := s.stage(100, 0, []change{{c, recordFor("k", "v")}}, nil)
+	require.NoError(t, err)
+	s.claims.release(c, true)
+	require.NoError(t, s.log.Wait(commit))
+
+	require.NoError(t, s.Snapshot())
+	killed := crashed(t, dir)
+	s.publish(c)
+	has(t, s, "k", "v")
+	s = open(t, killed, o)
+	require.EqualValues(t, 2, s.house.snapshot.through, "the snapshot is not used")
+	has(t, s, "k", "v")
+}
+
 // forgeOverflow puts nine keys, of which at least five have the hash of another, whatever the seed: see the forger in
 // package index.
 func forgeOverflow(t *testing.T, s *Store) {

@@ -293,6 +293,33 @@ func TestRecords(t *testing.T) {
 	}
 }
 
+// What is published between a call's look-up and its claim is found by the look-up under the claim. Between the two the
+// call reads the clock, so there another caller is let in.
+func TestPublishedBetweenLookUpAndClaim(t *testing.T) {
+	var between func()
+	o := quick
+	o.still = true
+	o.Now = func() time.Time {
+		if f := between; f != nil {
+			between = nil
+			f()
+		}
+		return time.UnixMilli(1_700_000_000_000)
+	}
+	dir := filepath.Join(t.TempDir(), "store")
+	s := open(t, dir, o)
+	between = func() { put(t, s, "k", "first") }
+	existing, inserted, err := s.PutIfAbsent([]byte("k"), []byte("second"), 0)
+	require.NoError(t, err)
+	require.Nil(t, between, "nobody was let in")
+	require.False(t, inserted)
+	require.Equal(t, "first", string(existing))
+	has(t, s, "k", "first")
+	requireNoClaims(t, s)
+	s = open(t, crashed(t, dir), quick)
+	has(t, s, "k", "first")
+}
+
 // A version has no place in the log until its transaction is queued, so a duplicate that meets it in between waits for
 // the holder. There is nothing else to wait for yet.
 func TestADuplicateMeetsAVersionThatIsNotQueued(t *testing.T) {

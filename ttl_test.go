@@ -114,6 +114,36 @@ func TestPromise8TimeNeverRunsBack(t *testing.T) {
 	hasNot(t, s, "l")
 }
 
+// A record that has expired is deleted in the log all the same: were its tombstone spared, a clock that is set back while
+// nobody has the store open would bring back what somebody was told is gone.
+func TestPromise8WhatWasDeletedStaysAway(t *testing.T) {
+	for name, remove := range map[string]func(s *Store) (existed bool, err error){
+		"alone": func(s *Store) (bool, error) { return s.Delete([]byte("k")) },
+		"in a transaction": func(s *Store) (existed bool, err error) {
+			err = s.Update(func(tx *Tx) error {
+				existed, err = tx.DeleteRecord([]byte("k"))
+				return err
+			})
+			return existed, err
+		},
+	} {
+		c := clockAt(1_000_000_000_000)
+		o := Options{TTL: time.Hour, Now: c.now}
+		dir := filepath.Join(t.TempDir(), "store")
+		s := open(t, dir, o)
+		require.True(t, putFor(t, s, "k", 0), name)
+		c.advance(time.Hour)
+		existed, err := remove(s)
+		require.NoError(t, err, name)
+		require.False(t, existed, name)
+		killed := crashed(t, dir)
+		c.advance(-time.Minute)
+		s = open(t, killed, o)
+		hasNot(t, s, "k")
+		require.True(t, putFor(t, s, "k", 0), name)
+	}
+}
+
 // Without an injected clock T starts where the log ended, even if the machine's clock was wrong before.
 func TestSystemClockContinuesTheLog(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "store")

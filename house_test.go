@@ -16,6 +16,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/oncelog/oncelog/record"
 	"github.com/oncelog/oncelog/snapshot"
 )
 
@@ -224,6 +225,37 @@ func TestPromise6MovingKeys(t *testing.T) {
 	readers.Wait()
 	require.Positive(t, s.house.copied.Load())
 	requireRecounted(t, s)
+	requireNoClaims(t, s)
+}
+
+// A record is not copied when a change of its key is on its way: the copy would come behind it in the log, and bring
+// back what the change removes.
+func TestACopyGivesWayToAChange(t *testing.T) {
+	o := quick
+	o.still = true
+	dir := filepath.Join(memoryDir(t), "store")
+	s := open(t, dir, o)
+	put(t, s, "k", "v")
+	n, err := s.name(0, []byte("k"))
+	require.NoError(t, err)
+	at, ok := s.keys.Lookup(n.hash, byte(n.space), n.key)
+	require.True(t, ok)
+	c, _ := s.claims.hold(n, nil)
+	_, _, err = s.current(c)
+	require.NoError(t, err)
+	ch := []change{{c, tombstone(record.Result, s.clock.millis(), n.key)}}
+	commit, err := s.stage(100, 0, ch, nil) // in the queue, and its leader is this test
+	require.NoError(t, err)
+	s.claims.release(c, true)
+
+	c, v := s.claims.tryHold(n)
+	require.Same(t, commit, v.commit)
+	_, ok, err = s.moved(moving{n, at, 0}, c, v)
+	require.NoError(t, err)
+	require.False(t, ok, "it is copied")
+	s.claims.release(c, false)
+	require.NoError(t, s.settle(commit, ch))
+	hasNot(t, s, "k")
 	requireNoClaims(t, s)
 }
 

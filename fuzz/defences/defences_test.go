@@ -48,6 +48,32 @@ func testsOf(t *testing.T, dir string) string {
 	return all.String()
 }
 
+// docs/DURABILITY.md names for each clause of the contract what is taken out to prove it: these, and no others.
+func TestThePageNamesTheDefences(t *testing.T) {
+	root, err := moduleRoot()
+	require.NoError(t, err)
+	page, err := os.ReadFile(filepath.Join(root, "docs", "DURABILITY.md"))
+	require.NoError(t, err)
+	_, rest, ok := strings.Cut(string(page), "\n| | clause | shown by | defences |\n")
+	require.True(t, ok)
+	table, _, _ := strings.Cut(rest, "\n\n")
+	named := map[string]bool{}
+	for row := range strings.Lines(table) {
+		cells := strings.Split(strings.TrimSpace(row), "|")
+		require.Len(t, cells, 6, row)
+		for name := range strings.SplitSeq(cells[4], ",") {
+			named[strings.TrimSpace(name)] = true
+		}
+	}
+	delete(named, "")
+	delete(named, "---")
+	known := map[string]bool{}
+	for _, d := range defences {
+		known[d.name] = true
+	}
+	require.Equal(t, known, named)
+}
+
 // A text that is not there, or there more often than once, is an error.
 func TestATextThatIsNotThereOnce(t *testing.T) {
 	d := defence{file: "a.go", old: "sync()", new: ""}

@@ -188,7 +188,7 @@ var defences = []defence{
 		rungs: []rung{in(".", "TestASnapshotBesideWriters")},
 	},
 	{
-		name:     "P = applied, to the last",
+		name:     "P = applied to the last",
 		prevents: "A snapshot that claims what is committed and was not in the index yet when its pages were copied",
 		file:     "snapshot.go",
 		old:      `	after, err := s.publishAll()`,
@@ -250,5 +250,106 @@ var defences = []defence{
 		old:      `		raise(&c.last, beforeForever(largest))`,
 		new:      `		raise(&c.last, 0)`,
 		rungs:    []rung{in(".", "TestPromise8TimeNeverRunsBack")},
+	},
+	// More than the log's own: what the pattern, housekeeping and creation rest on.
+	{
+		name:     "seal sync",
+		prevents: "A next segment with frames behind a seal that a power cut takes, under a policy that syncs later",
+		file:     "wal/write.go",
+		old:      `	if l.o.Sync == 0 || next != nil {`,
+		new:      `	if l.o.Sync == 0 {`,
+		rungs:    []rung{in("./wal", "TestTheOrderOfWriting")},
+	},
+	{
+		name:     "manifest last",
+		prevents: "A manifest that a power cut leaves without its log: a store that was never used is refused as damaged",
+		file:     "open.go",
+		old:      `	base := record.Base{At: newClock(&o).millis(), TTL: defaultMillis(o)}`,
+		new: `	if err := m.write(dir); err != nil {
+		return m, err
+	}
+	base := record.Base{At: newClock(&o).millis(), TTL: defaultMillis(o)}`,
+		rungs: []rung{cuts},
+	},
+	{
+		name:     "copies before drop",
+		prevents: "A segment dropped before what is alive in it is somewhere else",
+		file:     "compaction/plan.go",
+		old: `	for _, n := range p.Copy {
+		if err := copied(n); err != nil {`,
+		new: `	if p.Through > 0 {
+		if err := drop(p.Through); err != nil {
+			return err
+		}
+	}
+	for _, n := range p.Copy {
+		if err := copied(n); err != nil {`,
+		rungs: []rung{in("./compaction", "TestRunStopsWhereItFails")},
+	},
+	{
+		name:     "drop-through sync",
+		prevents: "Segments that are gone while the copies of what they held are in the page cache alone, under a policy that syncs later",
+		file:     "wal/front.go",
+		old: `	return l.Sync()
+}`,
+		new: `	return nil
+}`,
+		rungs: []rung{unsynced},
+	},
+	{
+		name:     "drop-through said again",
+		prevents: "Dropped segments that pass for lost ones, because the cut has taken the frame that says so",
+		file:     "wal/recover.go",
+		old:      `	if r.dropped > 0 {`,
+		new:      `	if r.dropped > 1<<60 {`,
+		rungs:    []rung{in("./wal", "TestATornDropThrough")},
+	},
+	{
+		name:     "no copy over a change",
+		prevents: "A record that is copied behind its own tombstone, and so is back",
+		file:     "move.go",
+		old: `	if v.commit != nil {
+		return r, false, nil
+	}`,
+		new:   ``,
+		rungs: []rung{in(".", "TestACopyGivesWayToAChange")},
+	},
+	{
+		name:     "look again",
+		prevents: "A record that is missed because its segment was dropped between the index's answer and the read",
+		file:     "read.go",
+		old: `			return f, nil
+		}
+		f.loc = loc
+	}`,
+		new: `			return f, nil
+		}
+		return f, nil
+	}`,
+		rungs: []rung{in(".", "TestPromise6MovingKeys")},
+	},
+	{
+		name:     "snapshot check",
+		prevents: "A rotten or half-written snapshot that is taken for the index",
+		file:     "snapshot/read.go",
+		old:      `	if xxhash.Sum64(stored) != binary.LittleEndian.Uint64(s.table[i*entrySize+12:]) {`,
+		new:      `	if xxhash.Sum64(stored) == 0 {`,
+		rungs:    []rung{in("./snapshot", "TestDamage")},
+	},
+	{
+		name:     "intent before the work",
+		prevents: "Work that a crash interrupts and of which nobody knows",
+		file:     "backend.go",
+		old:      `	if req.Intent && !l.doubt {`,
+		new:      `	if req.Intent && !l.doubt && s == nil {`,
+		rungs:    []rung{in(".", "TestPromise14AnIntentOutlivesItsProcess")},
+	},
+	{
+		name:     "room for a claim's key",
+		prevents: "Work that was done, cannot be recorded because the disk is full, and is run again",
+		file:     "backend.go",
+		old:      `	if l.reserved, err = s.log.Reserve(room); err != nil {`,
+		new:      `	if err != nil {`,
+		rungs:    []rung{in(".", "TestPromise12AClaimHasRoomForItsKey")},
 	},
 }

@@ -228,6 +228,31 @@ func TestPromise6MovingKeys(t *testing.T) {
 	requireNoClaims(t, s)
 }
 
+// Between the index's answer and the read a record may be moved, and its segment dropped: the look-up asks again.
+func TestALookUpWhoseSegmentIsGoneAsksAgain(t *testing.T) {
+	o := quick
+	o.SegmentSize, o.still = minSegmentSize, true
+	s := open(t, filepath.Join(memoryDir(t), "store"), o)
+	put(t, s, "k", "v")
+	n, err := s.name(0, []byte("k"))
+	require.NoError(t, err)
+	was, ok := s.keys.Lookup(n.hash, byte(n.space), n.key)
+	require.True(t, ok)
+	for i := 0; s.log.Segment(was.Slot()) != nil; i++ {
+		put(t, s, "dead", strings.Repeat("d", 500))
+		_, err := s.Delete([]byte("dead"))
+		require.NoError(t, err)
+		if i%16 == 15 {
+			require.NoError(t, s.Compact())
+		}
+	}
+	f, err := s.fetch(n, was, new(buffer))
+	require.NoError(t, err)
+	require.True(t, f.ok, "it is missed")
+	require.NotEqual(t, was, f.loc)
+	require.Equal(t, "v", string(f.record.Value))
+}
+
 // A record is not copied when a change of its key is on its way: the copy would come behind it in the log, and bring
 // back what the change removes.
 func TestACopyGivesWayToAChange(t *testing.T) {

@@ -326,7 +326,7 @@ var defences = []defence{
 		}
 		return f, nil
 	}`,
-		rungs: []rung{in(".", "TestPromise6MovingKeys")},
+		rungs: []rung{in(".", "TestALookUpWhoseSegmentIsGoneAsksAgain")},
 	},
 	{
 		name:     "snapshot check",

@@ -9,8 +9,8 @@
 //	   │
 //	   └─ rung after rung, the cheapest first, until one is red
 //
-// Each rung is run on the unchanged code first and must be green there, and not skipped: what is red anyway, or never
-// runs, catches nothing.
+// Each rung is run on the unchanged code first and must be green there: what is red anyway catches nothing. One that
+// skips itself, because the machine lacks something, is left out, and said so.
 //
 // The old text must be in its file exactly once. So an entry that the code has outgrown fails at once (also in
 // defences_test.go, with every go test), and does not pass for a defence that is tested.

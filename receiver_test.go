@@ -279,6 +279,34 @@ func TestAFingerprintOfAnotherAlgorithm(t *testing.T) {
 	require.True(t, out.Replayed)
 }
 
+// A claim's room is its own: when others have taken all the rest, that its work was done can still be recorded.
+func TestPromise12AClaimKeepsItsRoom(t *testing.T) {
+	s, _ := fresh(t)
+	c, err := backend{s}.Claim(t.Context(), receiver.Request{Key: []byte("k")})
+	require.NoError(t, err)
+	var others []int64
+	for size := 1 << 20; size > 0; size /= 2 {
+		for {
+			reserved, err := s.log.Reserve(size)
+			if err != nil {
+				require.ErrorIs(t, err, ErrFull)
+				break
+			}
+			others = append(others, reserved)
+		}
+	}
+	require.NotEmpty(t, others)
+	_, _, err = s.PutIfAbsent([]byte("other"), nil, 0)
+	require.ErrorIs(t, err, ErrFull)
+	_, err = backend{s}.Complete(t.Context(), []byte("k"), c.Token, receiver.Result{Kind: receiver.KindGone})
+	require.NoError(t, err, "what was claimed has its room")
+	for _, reserved := range others {
+		s.log.Unreserve(reserved)
+	}
+	require.Zero(t, s.log.Stats().Reserved)
+	put(t, s, "other", "v")
+}
+
 // More in flight than any segment holds is refused, and clears up.
 func TestMoreInFlightThanThereIsRoom(t *testing.T) {
 	s, _ := fresh(t)

@@ -361,6 +361,6 @@ var defences = []defence{
 		file:     "backend.go",
 		old:      `	if l.reserved, err = s.log.Reserve(room); err != nil {`,
 		new:      `	if err != nil {`,
-		rungs:    []rung{in(".", "TestPromise12AClaimHasRoomForItsKey")},
+		rungs:    []rung{in(".", "TestPromise12AClaimKeepsItsRoom")},
 	},
 }

@@ -30,6 +30,8 @@ var rooms = map[string][]string{
 	"fuzz/owners":       {"*"},
 	"fuzz/memory":       {"*"},
 	"fuzz/defences":     {"*"},
+	"fuzz/decoders":     {},
+	"fuzz/coverage":     {},
 	"examples/consumer": {"receiver"},
 	"examples/ledger":   {"receiver"},
 	"examples/saga":     {"receiver"},

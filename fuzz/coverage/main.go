@@ -30,7 +30,7 @@ func main() {
 
 func run(profiles []string) error {
 	if len(profiles) == 0 {
-		return fmt.Errorf("usage: coverage PROFILE...")
+		return fmt.Errorf("usage: coverage PROFILE, one or more")
 	}
 	gaps, statements, reached, err := uncovered(profiles)
 	if err != nil {

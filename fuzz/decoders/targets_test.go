@@ -3,7 +3,6 @@ package decoders
 import (
 	"bytes"
 	"flag"
-	"fmt"
 	"go/ast"
 	"go/parser"
 	"go/token"
@@ -106,7 +105,7 @@ func TestEachTargetRuns(t *testing.T) {
 			}
 		}
 		require.NotEmpty(t, last, "%s ran nothing:\n%s", g.name, out.String())
-		t.Log(fmt.Sprintf("%-20s %5.0f s  %s", g.name, time.Since(began).Seconds(), last))
+		t.Logf("%-20s %5.0f s  %s", g.name, time.Since(began).Seconds(), last)
 	}
 }
 

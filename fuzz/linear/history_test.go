@@ -110,9 +110,6 @@ func expand(history []porcupine.Operation) (ops []porcupine.Operation) {
 	for _, op := range history {
 		i, o := op.Input.(in), op.Output.(out)
 		add := func(i in, o out) {
-			if o.killed && !i.changes() {
-				return // it only makes the search wider
-			}
 			op.Input, op.Output = i, o
 			ops = append(ops, op)
 		}
@@ -189,6 +186,8 @@ func meet(ops []porcupine.Operation) (kept []porcupine.Operation) {
 			}
 		}
 		switch {
+		case op.Output.(out).killed && !i.changes():
+			continue // it only makes the search wider
 		case i.Op == "records" && !i.met:
 			i.Op = "get"
 		case i.Op == "doubts" && !i.met:

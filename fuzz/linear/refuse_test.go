@@ -184,6 +184,8 @@ func TestCallsThatMeet(t *testing.T) {
 	require.True(t, accepted(meeting(pair{ran.in, out{Value: "b"}}, pair{second, out{Ran: true, Value: "b"}})))
 	require.False(t, accepted(meeting(ran, pair{second, out{Ran: true, Value: "b"}})), "fn ran twice")
 	require.False(t, accepted(meeting(pair{ran.in, out{Value: "b"}}, pair{second, out{Value: "a"}})), "nobody ran")
+	// One that left nothing behind when it was killed was in the way all the same.
+	require.True(t, accepted(meeting(pair{in{Op: "do", Fails: fails}, out{killed: true}}, pair{in{Op: "settle"}, out{Err: "in flight"}})))
 	get := in{Op: "get"}
 	require.True(t, accepted(meeting(put, pair{get, out{}})))
 	require.True(t, accepted(meeting(put, pair{get, out{OK: true, Value: "a"}})))

@@ -81,8 +81,10 @@ func live(t *testing.T, dir string, seed uint64, what injection) outcome {
 	defer said.Close()
 	cmd := exec.Command(os.Args[0])
 	cmd.Env = append(os.Environ(), dirEnv+"="+dir, seedEnv+"="+fmt.Sprint(seed), "GORACE=atexit_sleep_ms=0", "GOCOVERDIR="+t.TempDir())
-	var errs bytes.Buffer
-	cmd.Stdout, cmd.Stderr = said, &errs
+	errs, err := os.Create(filepath.Join(t.TempDir(), "errs")) // a file: nobody waits for what copies a pipe
+	require.NoError(t, err)
+	defer errs.Close()
+	cmd.Stdout, cmd.Stderr = said, errs
 	o := outcome{calls: map[string]int{}}
 	store := uint64(0) // where the program makes its calls; the runtime makes its own elsewhere
 	status, err := trace.Run(cmd, func(pid, tid int, r *syscall.PtraceRegs) syscall.Errno {
@@ -127,7 +129,9 @@ func live(t *testing.T, dir string, seed uint64, what injection) outcome {
 	require.NoError(t, err)
 	o.said, err = os.ReadFile(said.Name())
 	require.NoError(t, err)
-	require.True(t, status.Exited() && status.ExitStatus() == 0 && errs.Len() == 0, "%v: the child ended with %v and said:\n%s\n%s", what, status, &errs, tail(o.said))
+	wrong, err := os.ReadFile(errs.Name())
+	require.NoError(t, err)
+	require.True(t, status.Exited() && status.ExitStatus() == 0 && len(wrong) == 0, "%v: the child ended with %v and said:\n%s\n%s", what, status, wrong, tail(o.said))
 	return o
 }
 

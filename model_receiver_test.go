@@ -493,9 +493,9 @@ func (m *model) doAll(t *rapid.T) {
 					want[places[i]] = m.ended(c)
 				}
 			}
-		}
-		if len(open) > 0 {
-			m.committed()
+			if len(open) > 0 {
+				m.committed() // each is a transaction
+			}
 		}
 		open, places = nil, nil
 	}

@@ -150,9 +150,6 @@ func (o *outcome) judge(dir string, what injection) (silent string, err error) {
 			return "", fmt.Errorf("%w: %s", err, in.Bytes())
 		}
 		past := o.failed != "" && at >= o.at
-		if !past {
-			during = doing
-		}
 		at += int64(len(in.Bytes())) + 1
 		if f := line.Failure; f != nil {
 			if !past {
@@ -199,9 +196,9 @@ func (o *outcome) judge(dir string, what injection) (silent string, err error) {
 		default:
 			doing = line.What
 		}
-	}
-	if o.failed != "" && at <= o.at {
-		during = doing
+		if at <= o.at {
+			during = doing // nothing had failed when this was said
+		}
 	}
 	if err := lookAfterwards(filepath.Join(dir, "store"), now, l); err != nil {
 		return "", err
@@ -209,7 +206,7 @@ func (o *outcome) judge(dir string, what injection) (silent string, err error) {
 	if err := lookAtCopy(filepath.Join(dir, "copy"), now); err != nil {
 		return "", err
 	}
-	if !told && o.failed != "" && o.harmless(what) == "" {
+	if !told && o.failed != "" && o.harmless(what, during) == "" {
 		return fmt.Sprintf("%s: %s %s", during, what.name, pattern(o.failed)), nil
 	}
 	return "", nil
@@ -224,9 +221,11 @@ func (o *outcome) commits(what injection, during string) bool {
 
 // harmless says why nobody need hear that a call failed; "" if somebody must. What each costs is that something is done
 // again, or that space is taken for longer.
-func (o *outcome) harmless(what injection) string {
+func (o *outcome) harmless(what injection, during string) string {
 	segment := strings.Contains(o.failed, "/wal/0")
 	switch {
+	case what.name == "pread64" && !what.forGood && strings.HasPrefix(during, "do"):
+		return "what can't be recorded with its result at the first try is recorded without it at the second, and its caller has it"
 	case what.name == "mmap":
 		return "the index asks for less, or puts a new key off"
 	case what.name == "close":

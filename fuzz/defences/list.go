@@ -83,21 +83,23 @@ var defences = []defence{
 		name:     "rewrite in recovery",
 		prevents: "A frame that a killed process left in the page cache, answered as a duplicate, and lost in a power cut after a sync that had failed",
 		file:     "wal/recover.go",
-		old: `		if _, err := s.file.WriteAt(b, at); err != nil {
-			return err
-		}
-		at += int64(len(b))`,
-		new:   `		at += int64(len(b))`,
+		old: `	if _, err := s.file.WriteAt(data[:n], 0); err != nil {
+		return err
+	}
+	return s.file.Sync()`,
+		new:   `	return s.file.Sync()`,
 		rungs: []rung{in("./wal", "TestRecoveryWritesAgainWhatItKeeps")},
 	},
 	{
 		name:     "sync in recovery",
 		prevents: "A frame that is answered from the page cache after a kill, and lost in a power cut",
 		file:     "wal/recover.go",
-		old: `		at += int64(len(b))
+		old: `	if _, err := s.file.WriteAt(data[:n], 0); err != nil {
+		return err
 	}
 	return s.file.Sync()`,
-		new: `		at += int64(len(b))
+		new: `	if _, err := s.file.WriteAt(data[:n], 0); err != nil {
+		return err
 	}
 	return nil`,
 		rungs: []rung{in("./wal", "TestTheOrderOfRecovery")},

@@ -148,6 +148,10 @@ func (b *batch) single(it *item) error {
 func (b *batch) run(it *item, claim Claim) error {
 	it.c = it.begun(claim, nil)
 	res, already, err := it.run(it.c, claim)
+	if it.c.early.done {
+		it.tellEnd(err)
+		return b.keep(it.c.earlyOutcome(res), err)
+	}
 	if res.Kind == 0 {
 		it.tellEnd(err)
 		return err
@@ -203,7 +207,7 @@ func (b *batch) flush() (first error) {
 	}
 	for i, it := range open {
 		it.tookCommit = time.Since(began)
-		out, err := it.recorded(it.c, it.res, stored[i], ends[i].Until, ends[i].Err, present[i])
+		out, err := it.c.recorded(it.res, stored[i], ends[i].Until, ends[i].Err, present[i])
 		out.Replayed = it.already
 		it.tellEnd(err)
 		if err != nil && b.failed == 0 {

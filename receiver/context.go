@@ -1,6 +1,9 @@
 package receiver
 
-import "context"
+import (
+	"context"
+	"time"
+)
 
 // call is a fn that is running, and the context that it is given: the caller's, with the call to be found in it.
 type call struct {
@@ -10,6 +13,11 @@ type call struct {
 	parent *call // the call inside whose fn this one was made, nil = none
 	token  uint64
 	flight *flight
+
+	encoded []byte        // the key as the store knows it; valid while fn runs, and until its end is recorded
+	ttl     time.Duration // of the record to come
+	early   early
+	steps   steps
 
 	standIn *call   // runs in its place, nil = none
 	seq     *number // nil = not of a sequence

@@ -27,6 +27,8 @@
 //	intents (doubt.go)     a key whose holder is gone, or does not know, is in doubt until it is settled
 //	DoAll   (batch.go)     many claims, completed together
 //	Relay   (relay.go)     what transactions emitted is handed on, a topic a goroutine
+//	Gone    (early.go)     the record comes before fn returns, for a result that leaves piece by piece
+//	Step    (step.go)      names an outgoing request, for the transport that makes its key
 //
 // A scope keeps the keys of one sender apart from those of another; scope and key are encoded so that no two pairs
 // meet (encode.go).

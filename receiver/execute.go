@@ -17,6 +17,9 @@ func (e *unstorable) Error() string { return e.err.Error() }
 func (a *attempt) execute(claim Claim, w *waiter) (Outcome, error) {
 	c := a.begun(claim, w)
 	res, already, err := a.run(c, claim)
+	if c.early.done {
+		return c.earlyOutcome(res), err
+	}
 	if res.Kind == 0 {
 		return Outcome{}, err
 	}
@@ -27,7 +30,9 @@ func (a *attempt) execute(claim Claim, w *waiter) (Outcome, error) {
 
 // begun makes the call the one that runs.
 func (a *attempt) begun(claim Claim, w *waiter) *call {
-	c := &call{Context: a.ctx, r: a.r, key: a.name, seq: a.seq, parent: a.parent, token: claim.Token}
+	c := &call{
+		Context: a.ctx, r: a.r, key: a.name, seq: a.seq, parent: a.parent, token: claim.Token, encoded: a.key, ttl: a.ttl,
+	}
 	if a.checked {
 		c.fingerprint = append(c.digest[:0], a.fingerprint...)
 	}
@@ -39,7 +44,7 @@ func (a *attempt) begun(claim Claim, w *waiter) *call {
 }
 
 // run calls fn and returns the result that is to be recorded. If there is none (its Kind is 0), the key was given up
-// and the call is over.
+// and the call is over. If it was recorded early, the call is over too, and the result holds fn's value.
 func (a *attempt) run(c *call, claim Claim) (res Result, already bool, err error) {
 	stop := a.keepLease(claim)
 	running := true
@@ -49,6 +54,9 @@ func (a *attempt) run(c *call, claim Claim) (res Result, already bool, err error
 		}
 		// fn panicked or exited, which goes on up unchanged.
 		stop()
+		if c.returned() {
+			return
+		}
 		_ = a.rollback(c)
 		if a.intent {
 			_ = a.leaveInDoubt(c)
@@ -68,6 +76,16 @@ func (a *attempt) run(c *call, claim Claim) (res Result, already bool, err error
 	a.ranFor()
 	running = false
 	stop()
+	if c.returned() {
+		a.tookCommit = c.early.took
+		switch {
+		case err == nil:
+			err = c.early.err
+		case c.early.err != nil:
+			err = fmt.Errorf("%w: %w", c.early.err, err)
+		}
+		return Result{Kind: KindGone, Value: value}, false, err
+	}
 	res, already = judge(value, err)
 	if failed := c.tx.failed(); failed != nil && res.Kind == KindValue {
 		res, err = Result{}, fmt.Errorf("receiver: the transaction was undone: %w", failed)
@@ -93,6 +111,11 @@ func (a *attempt) run(c *call, claim Claim) (res Result, already bool, err error
 	}
 	flights.fail(c, a.key)
 	return res, false, err
+}
+
+// earlyOutcome is what Do returns for a call that was recorded early.
+func (c *call) earlyOutcome(res Result) Outcome {
+	return Outcome{Value: res.Value, Until: c.early.until}
 }
 
 // judge says what to record for what fn returned, and whether that had happened before. Kind 0 = nothing.
@@ -170,7 +193,7 @@ func (a *attempt) record(c *call, res Result) (Outcome, error) {
 			return Outcome{}, fmt.Errorf("receiver: the transaction was undone: %w", err)
 		}
 	}
-	return a.recorded(c, res, stored, until, err, present)
+	return c.recorded(res, stored, until, err, present)
 }
 
 // withoutValue returns what is recorded instead of a result that could not be.
@@ -191,18 +214,18 @@ func both(err, again error) error {
 }
 
 // recorded is the end of a call whose result was recorded, or could not be.
-func (a *attempt) recorded(c *call, res, stored Result, until time.Time, err error, present uint64) (Outcome, error) {
+func (c *call) recorded(res, stored Result, until time.Time, err error, present uint64) (Outcome, error) {
 	out := Outcome{Value: res.Value}
 	switch {
 	case errors.Is(err, ErrStaleToken):
-		flights.fail(c, a.key)
+		flights.fail(c, c.encoded)
 		return out, lost(res, fmt.Errorf("%w: %w", ErrLeaseLost, err))
 	case err != nil:
 		err = fmt.Errorf("%w: %w", ErrUnrecorded, err)
-		flights.finish(c.flight, c, a.key, answer{fingerprint: c.fingerprint, res: res, err: err}, everybody) // the key stays claimed
+		flights.finish(c.flight, c, c.encoded, answer{fingerprint: c.fingerprint, res: res, err: err}, everybody) // the key stays claimed
 		return out, lost(res, err)
 	}
-	flights.finish(c.flight, c, a.key, answer{fingerprint: c.fingerprint, res: stored, until: until}, present)
+	flights.finish(c.flight, c, c.encoded, answer{fingerprint: c.fingerprint, res: stored, until: until}, present)
 	out.Until = until
 	return out, lost(res, nil)
 }

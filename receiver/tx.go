@@ -132,9 +132,17 @@ func (t *callTx) end() (opened Transaction) {
 	return t.opened
 }
 
-// done is called when the store's transaction is over.
+// undo says that what fn did was undone, though fn is running still.
+func (t *callTx) undo(why error) {
+	t.mu.Lock()
+	t.opened, t.err = nil, why
+	t.mu.Unlock()
+	t.done()
+}
+
+// done is called when the store's transaction is over; of no transaction, nothing.
 func (t *callTx) done() {
-	if t.lock != nil {
+	if t != nil && t.lock != nil {
 		t.lock.flight.runner.CompareAndSwap(t.c, nil)
 		t.lock.forget()
 		t.lock = nil

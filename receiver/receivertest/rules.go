@@ -3,4 +3,4 @@ package receivertest
 import "slices"
 
 // rules are those of Receiver.Do, by number.
-var rules = slices.Concat(runRules, waitRules, recordRules, circleRules, txRules, seqRules, doubtRules, moreRules)
+var rules = slices.Concat(runRules, waitRules, recordRules, goneRules, circleRules, txRules, seqRules, doubtRules, moreRules)

@@ -24,7 +24,7 @@ func keyOf(h http.Header, raw bool) (key string, bad *problem) {
 	key, ok := parseString(lines[0])
 	if !ok && isRaw(lines[0]) {
 		if !raw {
-			return "", malformed(fmt.Sprintf(`The key is a string, so it is written in double quotes: %s: "%s"`, keyHeader, lines[0]))
+			return "", malformed(fmt.Sprintf(`The key is a string, so it is written in double quotes: %s: "%s"`, keyHeader, strings.ReplaceAll(lines[0], `\`, `\\`)))
 		}
 		key, ok = lines[0], true
 	}

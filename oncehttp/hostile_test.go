@@ -104,10 +104,11 @@ func TestASlowBody(t *testing.T) {
 	require.NoError(t, never.Close())
 	require.Equal(t, 1, c.runs)
 
-	limited := httptest.NewUnstartedServer(guarded(t, Options{}, c.ServeHTTP))
-	limited.Config.ReadTimeout = 50 * time.Millisecond
-	limited.Start()
-	defer limited.Close()
+	h := guarded(t, Options{}, c.ServeHTTP)
+	limited := server(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		require.NoError(t, http.NewResponseController(w).SetReadDeadline(time.Now())) // as Server.ReadTimeout does
+		h.ServeHTTP(w, r)
+	}))
 	require.Equal(t, 408, answerOn(t, dial(t, limited, head+"bo")).StatusCode)
 	require.Equal(t, 1, c.runs)
 }

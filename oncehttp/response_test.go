@@ -309,10 +309,21 @@ func TestTheWriterOfAHandler(t *testing.T) {
 	kept.WriteHeader(500)
 
 	h = guarded(t, Options{}, func(w http.ResponseWriter, r *http.Request) {
+		kept = w
 		w.Header().Set("Content-Length", "3")
 		_, err := io.WriteString(w, "body")
 		require.ErrorIs(t, err, http.ErrContentLength)
-		_, err = io.WriteString(w, "bod")
+		_, err = io.WriteString(w, "bo")
+		require.NoError(t, err)
+	})
+	require.Equal(t, "bo", post(h, quoted, "").Body.String())
+	_, err = io.WriteString(kept, "d")
+	require.ErrorIs(t, err, errOver)
+	isProblem(t, post(h, quoted, ""), 410, "result-gone")
+
+	h = guarded(t, Options{}, func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Length", "3")
+		_, err := io.WriteString(w, "bod")
 		require.NoError(t, err)
 	})
 	require.Equal(t, "bod", post(h, quoted, "").Body.String())
@@ -324,6 +335,17 @@ func TestTheWriterOfAHandler(t *testing.T) {
 	head := func(r *http.Request) { r.Method = "HEAD" }
 	require.Equal(t, "3", post(h, quoted, "", head).Header().Get("Content-Length"))
 	isReplay(t, post(h, quoted, "", head))
+}
+
+// What a 1xx has told is not part of an answer that is not the handler's.
+func TestTheHeaderOfA1xxIsTheHandlersAlone(t *testing.T) {
+	h := guarded(t, Options{}, func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Early", "hint")
+		w.WriteHeader(http.StatusEarlyHints)
+		InDoubt(r.Context(), nil)
+	})
+	w := post(h, quoted, "")
+	require.Empty(t, w.Header().Get("Early"))
 }
 
 func TestTheHandlerFindsTheRequestComplete(t *testing.T) {

@@ -148,7 +148,7 @@ func (b *batch) single(it *item) error {
 func (b *batch) run(it *item, claim Claim) error {
 	it.c = it.begun(claim, nil)
 	res, already, err := it.run(it.c, claim)
-	if it.c.early.done {
+	if it.early {
 		it.tellEnd(err)
 		return b.keep(it.c.earlyOutcome(res), err)
 	}

@@ -102,6 +102,7 @@ type attempt struct {
 	// For Options.Observe.
 	began               time.Time // when fn began; zero = it did not
 	tookRun, tookCommit time.Duration
+	early               bool // the end was recorded before fn's
 }
 
 // answer is a recorded result, as it is handed to all that asked.

@@ -17,7 +17,7 @@ func (e *unstorable) Error() string { return e.err.Error() }
 func (a *attempt) execute(claim Claim, w *waiter) (Outcome, error) {
 	c := a.begun(claim, w)
 	res, already, err := a.run(c, claim)
-	if c.early.done {
+	if a.early {
 		return c.earlyOutcome(res), err
 	}
 	if res.Kind == 0 {
@@ -54,7 +54,7 @@ func (a *attempt) run(c *call, claim Claim) (res Result, already bool, err error
 		}
 		// fn panicked or exited, which goes on up unchanged.
 		stop()
-		if c.returned() {
+		if a.early = c.returned(); a.early {
 			return
 		}
 		_ = a.rollback(c)
@@ -76,7 +76,7 @@ func (a *attempt) run(c *call, claim Claim) (res Result, already bool, err error
 	a.ranFor()
 	running = false
 	stop()
-	if c.returned() {
+	if a.early = c.returned(); a.early {
 		a.tookCommit = c.early.took
 		switch {
 		case err == nil:

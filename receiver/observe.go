@@ -10,6 +10,9 @@ func (a *attempt) observed() (Outcome, error) {
 	start := time.Now()
 	kind := EventFailed // what is left when fn does not return
 	defer func() {
+		if a.early && kind == EventFailed {
+			kind = EventExecuted
+		}
 		wait := time.Since(start)
 		if !a.began.IsZero() {
 			wait = a.began.Sub(start)
@@ -35,7 +38,7 @@ func (a *attempt) kind(err error) EventKind {
 		return EventInDoubt
 	case errors.Is(err, ErrUnrecorded) || errors.Is(err, ErrLeaseLost):
 		return EventUnrecorded
-	case !a.began.IsZero() && (err == nil || errors.As(err, &stored)):
+	case !a.began.IsZero() && (a.early || err == nil || errors.As(err, &stored)):
 		return EventExecuted
 	case !a.began.IsZero():
 		return EventFailed

@@ -31,7 +31,8 @@ func (s *suite) isGone(r *receiver.Receiver, key string) {
 // goneRules are about Gone.
 var goneRules = []test{
 	{"5 what is recorded early stays recorded, whatever fn does then", func(s *suite) {
-		r := s.plain()
+		var ends []receiver.EventKind
+		r, _ := s.receiver(receiver.Options{Observe: func(e receiver.Event) { ends = append(ends, e.Kind) }})
 		broken := errors.New("broken")
 		for key, then := range map[string]func() ([]byte, error){
 			"value":     func() ([]byte, error) { return []byte("v"), nil },
@@ -63,6 +64,9 @@ var goneRules = []test{
 		}()
 		<-exited
 		s.isGone(r, "exit")
+		for i := 0; i < len(ends); i += 2 {
+			require.Equal(s, []receiver.EventKind{receiver.EventExecuted, receiver.EventReplayed}, ends[i:i+2])
+		}
 		if s.Reopen != nil {
 			s.Store = s.Reopen()
 			for _, key := range []string{"value", "error", "permanent", "unknown", "panic", "exit"} {

@@ -259,6 +259,10 @@ func TestWhatCanNotBeRecordedIsNotSent(t *testing.T) {
 			_, err := io.WriteString(w, "secret")
 			require.ErrorIs(t, err, receiver.ErrUnrecorded)
 		},
+		"flushed, then a panic": func(w http.ResponseWriter, r *http.Request) {
+			require.ErrorIs(t, http.NewResponseController(w).Flush(), receiver.ErrUnrecorded)
+			panic("boom")
+		},
 		"too large": func(w http.ResponseWriter, r *http.Request) {
 			_, err := io.WriteString(w, strings.Repeat("secret", 100))
 			require.ErrorIs(t, err, receiver.ErrUnrecorded)
@@ -269,13 +273,17 @@ func TestWhatCanNotBeRecordedIsNotSent(t *testing.T) {
 			var out bytes.Buffer
 			store := &recording{oncetest.Store(t), &log, errors.New("the disk has a name"), nil}
 			h := wrap(t, receiverOver(t, store), Options{MaxResponse: 100, Logger: slog.New(slog.NewTextHandler(&out, nil))}, handler)
-			w := post(h, quoted, "secret")
-			isProblem(t, w, http.StatusInternalServerError, "unrecorded")
-			require.NotContains(t, w.Body.String(), "secret")
-			require.NotContains(t, w.Body.String(), "disk")
-			require.Contains(t, out.String(), "the disk has a name")
-			require.NotContains(t, out.String(), "secret")
-			require.NotContains(t, out.String(), "4711")
+			if strings.HasSuffix(name, "panic") {
+				require.Panics(t, func() { post(h, quoted, "secret") })
+			} else {
+				w := post(h, quoted, "secret")
+				isProblem(t, w, http.StatusInternalServerError, "unrecorded")
+				require.NotContains(t, w.Body.String(), "secret")
+				require.NotContains(t, w.Body.String(), "disk")
+				require.Contains(t, out.String(), "the disk has a name")
+				require.NotContains(t, out.String(), "secret")
+				require.NotContains(t, out.String(), "4711")
+			}
 			isProblem(t, post(h, quoted, "secret"), http.StatusConflict, "in-flight")
 			require.NoError(t, store.held())
 		})

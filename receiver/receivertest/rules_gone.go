@@ -122,6 +122,7 @@ var goneRules = []test{
 			require.NoError(s, tx.Set([]byte("balance"), []byte("10")))
 			require.NoError(s, receiver.Gone(ctx))
 			require.ErrorIs(s, tx.Set([]byte("balance"), []byte("20")), receiver.ErrTxDone)
+			require.NoError(s, receiver.Gone(ctx), "asked again")
 			return nil, broken
 		})
 		require.ErrorIs(s, err, broken)
@@ -181,5 +182,14 @@ var goneRules = []test{
 			require.NoError(s, err)
 			require.Equal(s, key, string(out.Value))
 		}
+		broken := errors.New("broken")
+		outs, err = r.DoAll(background, []receiver.Call{
+			{Key: "d", Fn: func(context.Context) ([]byte, error) { return []byte("d"), nil }},
+			{Key: "e", Fn: s.gone(func() ([]byte, error) { return nil, broken })},
+			{Key: "f", Fn: s.never},
+		})
+		require.ErrorIs(s, err, broken)
+		require.Len(s, outs, 1)
+		s.isGone(r, "e")
 	}},
 }

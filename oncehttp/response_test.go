@@ -174,6 +174,11 @@ func TestBytesLeaveOnlyAfterADurableFrame(t *testing.T) {
 			_, _ = io.WriteString(w, "12345")
 			w.Header().Set(http.TrailerPrefix+"Sum", "5")
 		}, []string{"gone", "OK", "bytes"}, 410},
+		"trailers that were announced": {func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Trailer", "Sum")
+			_, _ = io.WriteString(w, "12345")
+			w.Header().Set("Sum", "5")
+		}, []string{"gone", "OK", "bytes"}, 410},
 		"not kept": {func(w http.ResponseWriter, r *http.Request) {
 			w.WriteHeader(http.StatusInternalServerError)
 			_, _ = io.WriteString(w, "12345")
@@ -336,6 +341,17 @@ func TestTheWriterOfAHandler(t *testing.T) {
 	})
 	require.Equal(t, "bod", post(h, quoted, "").Body.String())
 	require.Equal(t, "bod", post(h, quoted, "").Body.String())
+
+	for _, length := range []string{"-1", "many"} {
+		h = guarded(t, Options{}, func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Content-Length", length) // net/http drops it too
+			_, err := io.WriteString(w, "bod")
+			require.NoError(t, err)
+		})
+		w := post(h, quoted, "")
+		require.Empty(t, w.Header().Values("Content-Length"))
+		isReplay(t, post(h, quoted, ""))
+	}
 
 	h = guarded(t, Options{Methods: []string{"HEAD"}}, func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Length", "3")

@@ -51,6 +51,10 @@ func (s *Store) Stats() Stats {
 	return st
 }
 
+// Failed returns why the store takes no more writes until it is reopened, an error that matches ErrFailed, or nil if it
+// does take them. It is what a health check asks.
+func (s *Store) Failed() error { return s.log.Failed() }
+
 // totals returns what was written in the store's life.
 func (s *Store) totals() snapshot.Totals {
 	h := &s.house

@@ -2,6 +2,7 @@
 //
 //	oncelog dedup --dir DIR [--field NAME | --column N [--delimiter C]] [--ttl D] [--out FILE] [--max-line N] < in > out
 //	oncelog demo [--requests N] [--crashes N]
+//	oncelog proxy --listen ADDR --upstream URL --dir DIR [--on-doubt block|retry]
 //	oncelog stat | verify | dump | doubts DIR [--json]
 //	oncelog settle DIR KEY happened|not
 //	oncelog help [COMMAND]
@@ -50,6 +51,19 @@
 // real store in a process of its own, which really is killed. The sender reads what the service says through a pipe,
 // which outlives it, so it knows which effects had been made and not acknowledged when the kill came. In the end it
 // opens the store itself and adds the ledger up.
+//
+// # proxy
+//
+// proxy is package oncehttp before a service in any language. The handler that it guards sends the request on
+// (proxy_forward.go), under an intent, so that a proxy that dies inside it leaves the key in doubt. The answer is read to
+// its end before it is recorded, and is recorded before a byte of it leaves. A guarded request travels on a connection of
+// its own: net/http sends a request with an Idempotency-Key again by itself when a connection that it had kept fails, and
+// a service that is just closing such a connection would leave a doubt each time.
+//
+// What is not known is never guessed. When the connection was there and no whole answer came (lost, cut, not in time, or
+// 504, by which a gateway further on says the same), the request may have had its effect: with block its key is in doubt,
+// with retry the client is told to come again, and the service, which honours the key, says what became of it. When there
+// was no connection, nothing was sent, and the key is free.
 //
 // # Exit codes
 //

@@ -72,7 +72,7 @@ func commands() []command {
 	return []command{
 		{"dedup", "--dir DIR [options] < in > out", "pass the first line of each key, across runs", dedupHelp, dedup},
 		{"demo", "[--requests N] [--crashes N]", "the pattern, live: kills and retries, one effect", demoHelp, demo},
-		{"proxy", "--listen ADDR --upstream URL --dir DIR [options]", "before an HTTP service: each request with a key once", proxyHelp, proxy},
+		{"proxy", "--listen ADDR --upstream URL --dir DIR [options]", "guard an HTTP service", proxyHelp, proxy},
 		{"stat", "DIR [--json]", "how much a store holds", statHelp, stat},
 		{"verify", "DIR [--json]", "read a store back and check every byte", verifyHelp, verify},
 		{"dump", "DIR [--json]", "print every live record", dumpHelp, dump},

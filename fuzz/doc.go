@@ -1,6 +1,38 @@
 // Package fuzz kills processes and cuts power, and asks the store afterwards what became of its promises. It exports
 // nothing; all of it is tests, and they use only what users have.
 //
+// # The ladder
+//
+// Every rung asks the same of the store, on the real code with the real library under it, and takes an answer of any kind
+// for an acknowledgement: was anything lost (L), is there anything that nobody did, or the half of something (P), is
+// there a directory that a crash left and Open refuses (O), is anything back that was deleted or had expired (R), is an
+// answer wrong (W)? What differs is who brings the trouble, and so what a rung can see that the others can't:
+//
+//	crash     every state that a power cut may leave, made from the recorded calls of a run, and recovered; the same of
+//	          recoveries, and of the recovery of what those leave. Sees orders that a real disk shows once in a year.
+//	          Beside it the lint: rules about the calls' order, for what no state happens to show
+//	fuzz      this package: processes killed, and real file systems stopped, under load. Sees what the model of a disk in
+//	          crash leaves out, and many callers at once; also stores whose numbers come to their end
+//	lying     a disk that keeps only what was synced, in sectors of 512 bytes, or whose sync fails once: a file system
+//	          in user space (a module of its own)
+//	calls     each system call under a whole store fails, one after the other, once and for good
+//	rot       bits and sectors of each kind of file are damaged: an answer is right, or an error that says where
+//	pattern   a service with transactions, sequences, intents and a relay, killed in the middle of its messages
+//	linear    histories of many callers, over processes that are killed: is there an order of the calls, one at a time,
+//	          that explains what they saw? (a module of its own)
+//	decoders  runs the native fuzz targets of all packages; each decoder has one
+//	owners    fifty processes fight for a directory
+//	memory    less memory than the log is large
+//
+// The model of the store against plain maps (TestModel) lies in the root. trace lets crash, calls and the log's own tests
+// see and fail system calls, without a hook in the product.
+//
+// The tests are tested: defences takes one defence at a time out of the product, and fails if no rung notices; coverage
+// says which branches of scanner, recovery, snapshot loading and compaction no test reaches, and why. docs/TESTING.md has
+// the figures, docs/DURABILITY.md what is promised and what each rung proves of it.
+//
+// # A ledger outside
+//
 // A process that dies cannot testify about itself, so each round has two of them:
 //
 //	parent: the test, with the ledger                     child: the same binary, with the store

@@ -225,7 +225,7 @@ func (o *outcome) harmless(what injection, during string) string {
 	segment := strings.Contains(o.failed, "/wal/0")
 	switch {
 	case what.name == "pread64" && !what.forGood && strings.HasPrefix(during, "do"):
-		return "what can't be recorded with its result at the first try is recorded without it at the second, and its caller has it"
+		return "what can't be recorded at the first try is recorded at the second"
 	case what.name == "mmap":
 		return "the index asks for less, or puts a new key off"
 	case what.name == "close":

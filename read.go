@@ -58,8 +58,8 @@ func (s *Store) name(space record.Space, key []byte) (name, error) {
 	return name{space: space, hash: s.keys.Hash(byte(space), key), key: key}, nil
 }
 
-// visible reports whether n has a live committed value, and appends it to dst unless that is nil. A miss touches
-// memory only and does not even count as a call in progress: there is nothing that Close could take away from it.
+// visible reports whether n has a live committed value, and appends it to dst unless that is nil. It does not count as a
+// call in progress: all that Close could take away from it is the log's files, and whoever reads those is counted there.
 func (s *Store) visible(n name, dst *[]byte) (bool, error) {
 	if s.gate.shut.Load() {
 		return false, ErrClosed
@@ -68,10 +68,6 @@ func (s *Store) visible(n name, dst *[]byte) (bool, error) {
 	if cand.none() {
 		return false, nil
 	}
-	if !s.gate.enter(uint64(n.hash)) {
-		return false, ErrClosed
-	}
-	defer s.gate.leave(uint64(n.hash))
 	return s.confirm(n, cand, dst)
 }
 
@@ -126,7 +122,7 @@ type buffer struct {
 // firstRead is a 36-byte key and a 256-byte value with room to spare; reading 512 bytes costs what reading 300
 // does. keepLong bounds what a pooled buffer keeps.
 const (
-	firstRead = 512
+	firstRead = 384
 	keepLong  = 64 << 10
 )
 

@@ -21,6 +21,9 @@
 // Segments leave at the front, after a frame that says so is durable (front.go). A segment's slot, by which others refer
 // to it, follows from its number (table.go).
 //
+// Records are read by copying from mappings of the segments' files, and a page that can't be read is an error like any
+// other (mapping.go, readers.go).
+//
 // What is queued is sure to find room, and room can be reserved for what is still to come (room.go).
 //
 // After a failed write or sync nothing is acknowledged any more until the log is opened again: what the disk holds

@@ -114,13 +114,15 @@ func (l *Log) unlink() error {
 // forget closes dropped segments whose files are gone, unless somebody may read them.
 func (l *Log) forget() {
 	f := &l.front
+	var gone []*Segment
 	f.mu.Lock()
-	defer f.mu.Unlock()
 	for f.pins == 0 && len(f.dropped) > 0 && f.dropped[0].unlinked.Load() {
-		for _, s := range l.removeThrough(f.dropped[0].number) {
-			s.close()
-		}
+		gone = append(gone, l.removeThrough(f.dropped[0].number)...)
 		f.dropped = f.dropped[1:]
+	}
+	f.mu.Unlock()
+	for _, s := range gone { // which may wait for who reads a page of it
+		s.close()
 	}
 }
 

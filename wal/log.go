@@ -65,7 +65,8 @@ type Log struct {
 
 	front front
 
-	spare keeper
+	spare   keeper
+	readers readers
 }
 
 type counters struct {

@@ -299,7 +299,11 @@ func (l *Log) recover(from Start, replay func(Frame) error) error {
 	if l.o.ReadOnly {
 		flag = os.O_RDONLY
 	}
-	r, err := scanLog(l.dir, l.o.ID, flag, from, l.add, func(f Frame) error {
+	add := func(s *Segment) {
+		s.mapFile(&l.readers)
+		l.add(s)
+	}
+	r, err := scanLog(l.dir, l.o.ID, flag, from, add, func(f Frame) error {
 		f.log = l
 		return replay(f)
 	})

@@ -27,6 +27,7 @@ type Segment struct {
 	index  uint64       // index of the library's last entry
 	room   atomic.Int64 // bytes that the file system has promised: writing up to here cannot find the disk full
 	end    atomic.Int64 // bytes written
+	mapped mapped       // the file in memory, for readers
 
 	retired  atomic.Bool // sealed, and nobody writes to it or to its file
 	unlinked atomic.Bool // dropped, and its file is gone
@@ -47,10 +48,6 @@ func (s *Segment) Path() string { return s.path }
 
 // End returns how many bytes of the file hold header and frames.
 func (s *Segment) End() int64 { return s.end.Load() }
-
-// ReadAt reads from the file, not through the library: its Read races with writes, and after a failed write its
-// memory and the file differ.
-func (s *Segment) ReadAt(p []byte, off int64) (int, error) { return s.file.ReadAt(p, off) }
 
 // Corrupt returns the error for damage at off.
 func (s *Segment) Corrupt(off int64, reason string) error {
@@ -146,8 +143,9 @@ func (s *Segment) header(id [16]byte, first uint64, meta [MetaSize]byte) []byte 
 	return h.encode()
 }
 
-// close gives up the handles; for segments nobody reads.
+// close gives up the handles. Who reads the segment meanwhile gets os.ErrClosed.
 func (s *Segment) close() {
+	s.unmap()
 	if s.lib != nil {
 		_ = s.lib.Close()
 		s.lib = nil

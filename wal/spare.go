@@ -88,6 +88,7 @@ func (l *Log) begin() error {
 		s.close()
 		return err
 	}
+	s.mapFile(&l.readers)
 	l.add(s)
 	l.active.Store(s)
 	l.mu.Lock()
@@ -167,6 +168,7 @@ func (k *keeper) make(l *Log, fill bool) {
 		clear(b) // touched here, so that the leader need not fault it in
 		k.buffer.Store(&b)
 	})
+	s.mapFile(&l.readers)
 	k.next++
 	k.failed.Store(nil)
 	l.mu.Lock()

@@ -115,7 +115,7 @@ func (s *Store) loadSnapshot(path string) (*snapshot.File, error) {
 	if f.Seed != s.seed {
 		return nil, fmt.Errorf("%w: %s: another seed", snapshot.ErrBad, path)
 	}
-	l := index.NewLoader(s.seed)
+	l := index.NewLoader(s.seed, f.Pages())
 	// Two at a time: reading from the page cache and checking is bound by one processor.
 	const readers = 2
 	var wait sync.WaitGroup

@@ -31,7 +31,7 @@ func dump(t require.TestingT, x *Index) (d dumped) {
 }
 
 func (d *dumped) load() (*Index, error) {
-	l := NewLoader(1)
+	l := NewLoader(1, 0)
 	var wait sync.WaitGroup
 	errs := make([]error, len(d.heads))
 	for i := range d.heads {

@@ -27,6 +27,7 @@ const (
 type memory struct {
 	heap bool                      // take pages from the Go heap: the race detector does not see others
 	more func(int) ([]byte, error) // a new mapping; a variable for tests
+	many bool                      // it is known that the first mapping would be too small
 
 	mu       sync.Mutex
 	piece    []byte // to be cut into pages
@@ -63,18 +64,13 @@ func (m *memory) refill() error {
 	if len(m.piece) > 0 {
 		return nil
 	}
-	size := laterPiece
-	if len(m.mappings) <= 1 {
-		size = firstPiece
-	}
+	size := m.pieceSize()
 	if len(m.rest) < size {
 		if err := m.extend(); err != nil {
 			m.failed.Store(true)
 			return fmt.Errorf("%w: %d bytes are mapped and the system gives no more: %w", ErrFull, m.bytes.Load(), err)
 		}
-		if size = firstPiece; len(m.mappings) > 1 {
-			size = laterPiece
-		}
+		size = m.pieceSize()
 	}
 	m.piece, m.rest = m.rest[:size:size], m.rest[size:]
 	if size == laterPiece {
@@ -85,11 +81,19 @@ func (m *memory) refill() error {
 	return nil
 }
 
+func (m *memory) pieceSize() int {
+	if len(m.mappings) <= 1 && !m.many {
+		return firstPiece
+	}
+	return laterPiece
+}
+
 // extend takes another mapping. Where 64 MiB of address space are not to be had, 4 MiB are asked for: they hold one
 // huge page wherever they begin.
 func (m *memory) extend() error {
+	first := len(m.mappings) == 0 && !m.many
 	size := laterMapping
-	if len(m.mappings) == 0 {
+	if first {
 		size = firstMapping
 	}
 	b, err := m.more(size)
@@ -99,9 +103,14 @@ func (m *memory) extend() error {
 	if err != nil {
 		return err
 	}
+	if len(m.mappings) == 1 && !m.many {
+		// The first one is full, and most of a million keys' table lies in it: the system may put it together in the
+		// background.
+		adviseHuge(m.mappings[0])
+	}
 	m.mappings = append(m.mappings, b)
 	m.rest = b
-	if len(m.mappings) > 1 {
+	if !first {
 		skip := -uintptr(unsafe.Pointer(unsafe.SliceData(b))) % laterPiece
 		m.rest = b[skip:]
 		m.rest = m.rest[:len(m.rest)/laterPiece*laterPiece]

@@ -241,9 +241,9 @@ func requireNoClaims(t require.TestingT, s *Store) {
 }
 
 func TestRecords(t *testing.T) {
-	now := time.UnixMilli(1_000_000)
+	clock := clockAt(1_000_000) // housekeeping asks it too
 	dir := filepath.Join(t.TempDir(), "store")
-	s := open(t, dir, Options{TTL: time.Hour, Sync: SyncNever, RetryWindow: NoRetryWindow, Now: func() time.Time { return now }})
+	s := open(t, dir, Options{TTL: time.Hour, Sync: SyncNever, RetryWindow: NoRetryWindow, Now: clock.now})
 	want := map[string]Record{}
 	for i := range 300 {
 		ttl := []time.Duration{0, Forever, time.Minute}[i%3]
@@ -252,9 +252,9 @@ func TestRecords(t *testing.T) {
 		require.NoError(t, err)
 		switch i % 3 {
 		case 0:
-			want[key] = Record{Committed: now, Expires: now.Add(time.Hour)}
+			want[key] = Record{Committed: clock.now(), Expires: clock.now().Add(time.Hour)}
 		case 1:
-			want[key] = Record{Committed: now}
+			want[key] = Record{Committed: clock.now()}
 		}
 	}
 	require.NoError(t, s.Update(func(tx *Tx) error { return tx.Set([]byte("state"), []byte("x")) }))
@@ -263,7 +263,7 @@ func TestRecords(t *testing.T) {
 	_, err = s.Delete([]byte("key 0"))
 	require.NoError(t, err)
 	delete(want, "key 0")
-	now = now.Add(time.Minute)
+	clock.advance(time.Minute)
 	check := func() {
 		seen := map[string]bool{}
 		for r, err := range s.Records() {
@@ -283,9 +283,9 @@ func TestRecords(t *testing.T) {
 		}
 	}
 	check()
-	now = now.Add(-time.Hour)
-	s = open(t, crashed(t, dir), Options{TTL: 2 * time.Hour, Now: func() time.Time { return now }})
-	now = now.Add(time.Hour)
+	clock.advance(-time.Hour)
+	s = open(t, crashed(t, dir), Options{TTL: 2 * time.Hour, Now: clock.now})
+	clock.advance(time.Hour)
 	check()
 	require.NoError(t, s.Close())
 	for _, err := range s.Records() {

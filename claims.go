@@ -142,12 +142,14 @@ func (c *claim) committed(through uint64) int {
 	return -1
 }
 
-// hold takes the key, waiting for whoever has it. With a now, it returns instead as soon as the key is live in a
-// staged version: that is answer enough for a duplicate, who then has to wait for that version's commit, and ten
+// hold takes the key, waiting for whoever has it. With a clock, it returns instead as soon as the key is live in a
+// staged version (the clock is asked only where there is one): that is answer enough for a duplicate, who then has to wait for that version's commit, and ten
 // thousand duplicates of one key need not queue for it. Otherwise the version is the newest staged one, if any, and
 // its commit is nil if there is none. A nil claim and no version: look again, something was published.
-func (t *claims) hold(n name, now *int64) (*claim, version) {
+func (t *claims) hold(n name, clock *clock) (*claim, version) {
 	sh := t.shard(n)
+	var now int64
+	asked := false
 	for {
 		sh.mu.Lock()
 		c := sh.find(n)
@@ -157,8 +159,13 @@ func (t *claims) hold(n name, now *int64) (*claim, version) {
 			sh.mu.Unlock()
 			return c, version{}
 		}
-		if now != nil && len(c.versions) > 0 {
-			if v := c.versions[len(c.versions)-1]; v.live(*now) && v.commit.Queued() {
+		if clock != nil && len(c.versions) > 0 {
+			if !asked {
+				sh.mu.Unlock()
+				now, asked = clock.millis(), true // which may be the user's code
+				continue
+			}
+			if v := c.versions[len(c.versions)-1]; v.live(now) && v.commit.Queued() {
 				sh.mu.Unlock()
 				return nil, v
 			}
@@ -178,7 +185,7 @@ func (t *claims) hold(n name, now *int64) (*claim, version) {
 			sh.mu.Unlock()
 			return c, v
 		}
-		if now != nil {
+		if clock != nil {
 			return nil, version{}
 		}
 	}

@@ -50,8 +50,7 @@ func (s *Store) PutIfAbsent(key, value []byte, ttl time.Duration) (existing []by
 		if err := s.ready(size); err != nil {
 			return nil, false, err
 		}
-		now := s.clock.millis()
-		c, v := s.claims.hold(n, &now)
+		c, v := s.claims.hold(n, s.clock)
 		if c == nil {
 			if v.commit == nil {
 				continue
@@ -322,7 +321,11 @@ func (s *Store) enter(c *claim, v *version) error {
 	now := compaction.EntryOf(seg.Number(), c.space, v.expires, int(v.whole))
 	s.ledger.Change(c.counted, &now)
 	s.noteKey(c.space, c.key, v.kind, c.counted, &now)
-	c.base, c.counted = loc, &now
+	c.base, c.counted = loc, nil
+	if c.held || len(c.versions) > 1 { // else nobody will ask the entry any more
+		c.counted = &compaction.Entry{}
+		*c.counted = now
+	}
 	return nil
 }
 

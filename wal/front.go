@@ -147,7 +147,7 @@ func (l *Log) writeDrop(through uint64, note int64) error {
 	c.own = true
 	size := int64(len(c.Payload)) + frameRoom
 	if err := l.admit(size); err == nil {
-		l.left -= size
+		l.left.Add(-size)
 	} else if !errors.Is(err, ErrFull) {
 		return err
 	} else {

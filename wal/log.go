@@ -36,14 +36,14 @@ type Log struct {
 	failure      atomic.Pointer[error] // set once: the latch
 	stats        counters
 
-	mu      sync.Mutex // the queue; never held across I/O
-	gather  *batch     // what the next leader will write; nil = nothing waits
-	flying  *batch     // what the leader is writing
-	leading bool       // a leader is at work, or about to be
-	next    uint64     // number of the next transaction
-	pending int64      // bytes queued, being written or reserved
-	filling *Segment   // where what is queued goes, unless it goes into the spare
-	left    int64      // bytes that can be queued and are sure to find room (room.go)
+	mu      sync.Mutex   // the queue; never held across I/O
+	gather  *batch       // what the next leader will write; nil = nothing waits
+	flying  *batch       // what the leader is writing
+	leading bool         // a leader is at work, or about to be
+	next    uint64       // number of the next transaction
+	pending int64        // bytes queued, being written or reserved
+	filling *Segment     // where what is queued goes, unless it goes into the spare
+	left    atomic.Int64 // bytes that can be queued and are sure to find room (room.go); changed with mu held
 	closed  bool
 	spent   []*Commit // a batch's slice, to be used again
 	dropped bool      // the room kept for a drop-through in the segment being filled is used up

@@ -72,7 +72,7 @@ func (l *Log) Enqueue(c *Commit) error {
 	}
 	l.enqueue(c)
 	l.pending += size
-	l.left -= size
+	l.left.Add(-size)
 	c.Reserved = 0
 	l.mu.Unlock()
 	return nil

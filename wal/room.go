@@ -24,12 +24,13 @@ func (s *Segment) fits(pending int64) int64 {
 
 // account brings left up to date. Called with mu held, after anything that it depends on has changed for the better.
 func (l *Log) account() {
-	l.left = 0
+	left := int64(0)
 	for _, s := range [...]*Segment{l.filling, l.spare.ready.Load()} {
 		if s != nil {
-			l.left = max(l.left, s.fits(l.pending))
+			left = max(left, s.fits(l.pending))
 		}
 	}
+	l.left.Store(left)
 }
 
 // take makes the spare the segment that is filled next, unless there is none or the active one has grown to need
@@ -55,7 +56,7 @@ func (l *Log) admit(size int64) error {
 		if l.closed {
 			err = ErrClosed
 		}
-		if err == nil && size <= l.left {
+		if err == nil && size <= l.left.Load() {
 			return nil
 		}
 		l.mu.Unlock()
@@ -80,7 +81,7 @@ func (l *Log) Reserve(n int) (reserved int64, err error) {
 		return 0, err
 	}
 	l.pending += size
-	l.left -= size
+	l.left.Add(-size)
 	return size, nil
 }
 
@@ -104,7 +105,7 @@ func (l *Log) makeRoom(size int64) error {
 	if !spare {
 		s = l.filling
 	}
-	enough, pending := size <= l.left, l.pending
+	enough, pending := size <= l.left.Load(), l.pending
 	need := max(s.End(), headerEntry) + pending + size + sealRoom + dropRoom
 	var queued <-chan struct{}
 	if b := l.gather; b != nil {

@@ -55,10 +55,7 @@ func (l *Log) Ready(n int) error {
 		}
 	}
 	size := int64(n) + frameRoom
-	l.mu.Lock()
-	enough := size <= l.left
-	l.mu.Unlock()
-	if enough {
+	if size <= l.left.Load() {
 		return nil
 	}
 	return l.makeRoom(size)

@@ -306,3 +306,48 @@ func TestMappedReadsDoNotAllocate(t *testing.T) {
 	require.Greater(t, len(want[2]), 4096)
 	require.Zero(t, testing.AllocsPerRun(100, func() { _, _ = s.ReadAt(p, 1000) }))
 }
+
+// BenchmarkReadAt reads a record's worth of bytes that are in the cache: what a copy, its guards and the system call cost.
+func BenchmarkReadAt(b *testing.B) {
+	o := small(never)
+	o.SegmentSize = 64 << 10
+	dir := create(b, o)
+	l := reopen(b, dir, o, []string{})
+	c, err := commit(l, string(make([]byte, 3000)))
+	require.NoError(b, err)
+	s, off := c.Position()
+	p := make([]byte, 512)
+	b.Run("copy", func(b *testing.B) {
+		m := unsafe.Slice(s.mapped.base.Load(), s.mapped.size)
+		for b.Loop() {
+			copy(p, m[off:])
+		}
+	})
+	b.Run("mapped", func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			_, _ = s.ReadAt(p, off)
+		}
+	})
+	b.Run("mapped, by all", func(b *testing.B) {
+		b.RunParallel(func(pb *testing.PB) {
+			p := make([]byte, 512)
+			for at := off; pb.Next(); at++ {
+				_, _ = s.ReadAt(p, off+at%8)
+			}
+		})
+	})
+	b.Run("pread", func(b *testing.B) {
+		for b.Loop() {
+			_, _ = s.file.ReadAt(p, off)
+		}
+	})
+	b.Run("fault", func(b *testing.B) {
+		require.NoError(b, os.Truncate(s.path, 0))
+		b.ReportAllocs()
+		for b.Loop() {
+			_, _ = s.ReadAt(p, off)
+		}
+		require.NoError(b, os.Truncate(s.path, s.room.Load()))
+	})
+}

@@ -119,8 +119,8 @@ type buffer struct {
 	long  []byte // for longer ones
 }
 
-// firstRead is a 36-byte key and a 256-byte value with room to spare; reading 512 bytes costs what reading 300
-// does. keepLong bounds what a pooled buffer keeps.
+// firstRead is a 36-byte key and a 256-byte value with some room to spare; copying 320 or 512 bytes takes as long, since
+// what is waited for is the first of them. keepLong bounds what a pooled buffer keeps.
 const (
 	firstRead = 384
 	keepLong  = 64 << 10

@@ -99,10 +99,15 @@ func setMeta(slot *atomic.Uint64, on bool) {
 	}
 }
 
-// find returns the key's slot and the bucket it is in, or nil.
+// find returns the key's slot and the bucket it is in, or nil. Like a look-up it reads the second bucket only if
+// something was sent there: without that each insertion waited for memory twice.
 func (p *page) find(a address) (*atomic.Uint64, bool) {
-	if s := p.slots[a.first].find(a.name()); s != nil {
+	first := &p.slots[a.first]
+	if s := first.find(a.name()); s != nil {
 		return s, false
+	}
+	if first[sentOn(a.first, a.second)&7].Load()&metaBit == 0 {
+		return nil, false
 	}
 	return p.slots[a.second].find(a.name() | guestBit), true
 }

@@ -293,21 +293,23 @@ func TestRecords(t *testing.T) {
 	}
 }
 
-// What is published between a call's look-up and its claim is found by the look-up under the claim. Between the two the
-// call reads the clock, so there another caller is let in.
+// What is published between a call's look-up and its claim is found by the look-up under the claim. The call that finds a
+// record reads the clock, to see that it has expired, so there another caller is let in.
 func TestPublishedBetweenLookUpAndClaim(t *testing.T) {
 	var between func()
-	o := quick
-	o.still = true
+	now := int64(1_700_000_000_000)
+	o := Options{TTL: time.Hour, RetryWindow: NoRetryWindow, Sync: SyncNever, still: true}
 	o.Now = func() time.Time {
 		if f := between; f != nil {
 			between = nil
 			f()
 		}
-		return time.UnixMilli(1_700_000_000_000)
+		return time.UnixMilli(now)
 	}
 	dir := filepath.Join(t.TempDir(), "store")
 	s := open(t, dir, o)
+	put(t, s, "k", "expired")
+	now += 2 * o.TTL.Milliseconds()
 	between = func() { put(t, s, "k", "first") }
 	existing, inserted, err := s.PutIfAbsent([]byte("k"), []byte("second"), 0)
 	require.NoError(t, err)
@@ -316,7 +318,8 @@ func TestPublishedBetweenLookUpAndClaim(t *testing.T) {
 	require.Equal(t, "first", string(existing))
 	has(t, s, "k", "first")
 	requireNoClaims(t, s)
-	s = open(t, crashed(t, dir), quick)
+	o.Now = func() time.Time { return time.UnixMilli(now) }
+	s = open(t, crashed(t, dir), o)
 	has(t, s, "k", "first")
 }
 

@@ -33,7 +33,7 @@ func FuzzLoad(f *testing.F) {
 }
 
 func oneIndex(t *testing.T, h PageHead, words []byte, space byte, key []byte, at uint64) {
-	l := NewLoader(1)
+	l := NewLoader(1, 0)
 	var x *Index
 	err := l.Page(h, func(b []byte) error { copy(b, words); return nil })
 	if err == nil {

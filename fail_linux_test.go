@@ -15,6 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/oncelog/oncelog/receiver"
+	"github.com/oncelog/oncelog/record"
 )
 
 func init() { breakStore = breakWrites }
@@ -106,6 +107,32 @@ func TestPromise3AnErrorMeansUnknown(t *testing.T) {
 		}
 		require.NoError(t, s.Close())
 	}
+}
+
+// A parked message is parked until what puts it back is durable, and who comes second is not told that it is gone before.
+func TestPromise3AParkedMessageWhoseReturnFailed(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "store")
+	s := open(t, dir, Options{TTL: Forever})
+	b := backend{s}
+	require.NoError(t, b.post([]letter{outgoing("mail", []byte("v"), nil)}, false))
+	require.NoError(t, b.post([]letter{
+		{record: record.Record{Kind: record.Parked, Expires: record.Forever, Key: []byte("mail"), Value: []byte("v")}, attrs: record.Attributes{Ordinal: 1, MessageKey: []byte("key")}},
+		{record: record.Record{Kind: record.Sent, Expires: record.Forever, Key: []byte("mail")}, attrs: record.Attributes{Ordinal: 1}},
+	}, false))
+	breakWrites(t, dir)
+	parked := func() (n int) {
+		for m, err := range b.Parked(t.Context()) {
+			require.NoError(t, err)
+			require.Equal(t, "v", string(m.Payload))
+			n++
+		}
+		return n
+	}
+	require.Equal(t, 1, parked())
+	require.ErrorIs(t, b.Unpark(t.Context(), "mail", 1), ErrFailed)
+	require.Equal(t, 1, parked(), "what failed is not to be seen")
+	require.ErrorIs(t, b.Unpark(t.Context(), "mail", 1), ErrFailed)
+	require.ErrorIs(t, b.Unpark(t.Context(), "mail", 2), receiver.ErrNotParked)
 }
 
 // Everybody who waits for a commit that fails is told so: those who share it, and those whose answer rests on it.

@@ -482,9 +482,34 @@ func (b backend) Unpark(_ context.Context, topic string, ordinal uint64) error {
 		record: tombstone(record.Parked, 0, []byte(topic)),
 		attrs:  record.Attributes{Ordinal: ordinal},
 	}
-	return b.post([]letter{gone, outgoing(topic, m.Payload, []byte(m.Key))}, false)
+	err = b.post([]letter{gone, outgoing(topic, m.Payload, []byte(m.Key))}, false)
+	if errors.Is(err, receiver.ErrNotParked) {
+		// Somebody else's has been staged, and that is an answer once it is durable.
+		if failed := s.outbox.awaitLeaving(s.log, topic, ordinal); failed != nil {
+			return failed
+		}
+	}
+	return err
 }
 
+// awaitLeaving returns when the tombstone of a parked message, if one is staged, is durable.
+func (o *outbox) awaitLeaving(log *wal.Log, topic string, ordinal uint64) error {
+	o.mu.Lock()
+	i := slices.IndexFunc(o.posted, func(p posted) bool {
+		return p.kind == record.Tombstone && p.topic == topic && p.ordinal == ordinal
+	})
+	var c *wal.Commit
+	if i >= 0 {
+		c = o.posted[i].commit
+	}
+	o.mu.Unlock()
+	if c == nil {
+		return nil
+	}
+	return log.Await(c)
+}
+
+// parkedMessage returns a parked message, also one that is about to leave: until that is durable it is there.
 func (s *Store) parkedMessage(topic string, ordinal uint64) (receiver.Message, bool, error) {
 	if !s.gate.enter(ordinal) {
 		return receiver.Message{}, false, ErrClosed
@@ -492,7 +517,7 @@ func (s *Store) parkedMessage(topic string, ordinal uint64) (receiver.Message, b
 	defer s.gate.leave(ordinal)
 	return s.message(func() (place, record.Kind, uint64, bool) {
 		t := s.outbox.topics[topic]
-		if t == nil || t.parked[ordinal] == nil || t.parked[ordinal].leaving {
+		if t == nil || t.parked[ordinal] == nil {
 			return place{}, 0, 0, false
 		}
 		return t.parked[ordinal].place, record.Parked, ordinal, true

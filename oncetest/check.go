@@ -147,6 +147,7 @@ func (p *process) step(name string, began, inFn bool) error {
 		p.cancel()
 	case dies:
 		p.gone.Store(true)
+		p.cancel() // those who wait for what it held die too
 		runtime.Goexit()
 	}
 	return nil

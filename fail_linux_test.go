@@ -133,6 +133,18 @@ func TestPromise3AParkedMessageWhoseReturnFailed(t *testing.T) {
 	require.Equal(t, 1, parked(), "what failed is not to be seen")
 	require.ErrorIs(t, b.Unpark(t.Context(), "mail", 1), ErrFailed)
 	require.ErrorIs(t, b.Unpark(t.Context(), "mail", 2), receiver.ErrNotParked)
+
+	// So it is with one that waits, and could not be recorded as handed on.
+	dir = filepath.Join(t.TempDir(), "store")
+	s = open(t, dir, Options{TTL: Forever})
+	b = backend{s}
+	require.NoError(t, b.post([]letter{outgoing("mail", []byte("v"), nil)}, false))
+	breakWrites(t, dir)
+	require.ErrorIs(t, b.Sent(t.Context(), "mail", 1), ErrFailed)
+	m, ok, err := b.Next(t.Context(), "mail", 0)
+	require.NoError(t, err)
+	require.True(t, ok, "what failed is not to be seen")
+	require.EqualValues(t, 1, m.Ordinal)
 }
 
 // Everybody who waits for a commit that fails is told so: those who share it, and those whose answer rests on it.

@@ -392,11 +392,19 @@ func (b backend) Next(ctx context.Context, topic string, after uint64) (m receiv
 	defer s.gate.leave(after)
 	return s.message(func() (place, record.Kind, uint64, bool) {
 		t := s.outbox.topics[topic]
-		// What is staged as handed on may lie in a segment that is dropped before that is applied.
-		if t == nil || max(after, t.ended) >= t.last {
+		if t == nil {
 			return place{}, 0, 0, false
 		}
-		n := max(after, t.ended) + 1
+		// What is staged as handed on may lie in a segment that is dropped before that is applied. When the log has
+		// failed nothing is dropped any more, and what was staged did not happen for all that may be seen.
+		n := max(after, t.ended)
+		if s.log.Failed() != nil {
+			n = max(after, t.sent)
+		}
+		if n >= t.last {
+			return place{}, 0, 0, false
+		}
+		n++
 		return t.messages[n], record.Outgoing, n, true
 	}, topic)
 }
@@ -476,7 +484,7 @@ func (b backend) Unpark(_ context.Context, topic string, ordinal uint64) error {
 		return err
 	}
 	if !ok {
-		return receiver.ErrNotParked
+		return s.notParked(topic, ordinal)
 	}
 	gone := letter{
 		record: tombstone(record.Parked, 0, []byte(topic)),
@@ -484,16 +492,15 @@ func (b backend) Unpark(_ context.Context, topic string, ordinal uint64) error {
 	}
 	err = b.post([]letter{gone, outgoing(topic, m.Payload, []byte(m.Key))}, false)
 	if errors.Is(err, receiver.ErrNotParked) {
-		// Somebody else's has been staged, and that is an answer once it is durable.
-		if failed := s.outbox.awaitLeaving(s.log, topic, ordinal); failed != nil {
-			return failed
-		}
+		return s.notParked(topic, ordinal)
 	}
 	return err
 }
 
-// awaitLeaving returns when the tombstone of a parked message, if one is staged, is durable.
-func (o *outbox) awaitLeaving(log *wal.Log, topic string, ordinal uint64) error {
+// notParked is the answer about a message that is not parked. If that is because somebody has just put it back, it is an
+// answer once that is durable.
+func (s *Store) notParked(topic string, ordinal uint64) error {
+	o := &s.outbox
 	o.mu.Lock()
 	i := slices.IndexFunc(o.posted, func(p posted) bool {
 		return p.kind == record.Tombstone && p.topic == topic && p.ordinal == ordinal
@@ -503,13 +510,16 @@ func (o *outbox) awaitLeaving(log *wal.Log, topic string, ordinal uint64) error 
 		c = o.posted[i].commit
 	}
 	o.mu.Unlock()
-	if c == nil {
-		return nil
+	if c != nil {
+		if err := s.log.Await(c); err != nil {
+			return err
+		}
 	}
-	return log.Await(c)
+	return receiver.ErrNotParked
 }
 
-// parkedMessage returns a parked message, also one that is about to leave: until that is durable it is there.
+// parkedMessage returns a parked message. One whose tombstone is staged is not there any more, as in Next, unless the log
+// has failed.
 func (s *Store) parkedMessage(topic string, ordinal uint64) (receiver.Message, bool, error) {
 	if !s.gate.enter(ordinal) {
 		return receiver.Message{}, false, ErrClosed
@@ -517,7 +527,7 @@ func (s *Store) parkedMessage(topic string, ordinal uint64) (receiver.Message, b
 	defer s.gate.leave(ordinal)
 	return s.message(func() (place, record.Kind, uint64, bool) {
 		t := s.outbox.topics[topic]
-		if t == nil || t.parked[ordinal] == nil {
+		if t == nil || t.parked[ordinal] == nil || t.parked[ordinal].leaving && s.log.Failed() == nil {
 			return place{}, 0, 0, false
 		}
 		return t.parked[ordinal].place, record.Parked, ordinal, true

@@ -21,6 +21,7 @@ var rooms = map[string][]string{
 	"":                  {"record", "wal", "index", "snapshot", "compaction", "receiver"},
 	"cmd/oncelog":       {"*"},
 	"bench":             {"*"},
+	"bench/limit":       {},
 	"fuzz":              {"*"},
 	"fuzz/trace":        {},
 	"fuzz/crash":        {"*"},

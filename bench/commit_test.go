@@ -14,6 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/oncelog/oncelog"
+	"github.com/oncelog/oncelog/bench/limit"
 	"github.com/oncelog/oncelog/wal"
 )
 
@@ -30,13 +31,13 @@ const (
 var contenders = []contender{{"limit", openLimit}, {"wal", openWAL}, {"store", openStore}}
 
 func openLimit(b *testing.B, dir string) rival {
-	l := &limit{}
-	b.Cleanup(func() { require.NoError(b, l.close()) })
+	l := &limit.Log{}
+	b.Cleanup(func() { require.NoError(b, l.Close()) })
 	return rival{
-		prepare: func(ops int) error { return l.prepare(dir, int64(ops)*frameSize) },
+		prepare: func(ops int) error { return l.Prepare(dir, int64(ops)*frameSize) },
 		writer: func() func() error {
 			frame := make([]byte, frameSize)
-			return func() error { return l.commit(frame) }
+			return func() error { return l.Commit(frame) }
 		},
 	}
 }

@@ -1,9 +1,8 @@
 // Package bench measures what a commit costs against what it could cost at best. It makes no compatibility promise
 // and exports nothing.
 //
-// The limit is a group commit of frames of the same size into one preallocated, zero-filled file on the same file
-// system: one pwrite of what gathered, one fdatasync, wake the waiters; nothing else, neither checksums nor
-// segments, nor filling within the measured time (limit_test.go). A contender is anything that commits; its
+// The limit (package limit) is a group commit of frames of the same size into preallocated, zero-filled files on the
+// same file system, and nothing else. A contender is anything that commits; its
 // operation on behalf of one goroutine is a func() error (harness_test.go). Both run in turn, slice by slice, in one
 // run of one benchmark, because the disk of a shared machine changes its speed by the minute: a ratio is that of
 // two slices of the same round, and what is reported is the median over the rounds.

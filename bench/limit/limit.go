@@ -1,10 +1,8 @@
 //go:build linux
 
-package bench
+package limit
 
 import (
-	"bytes"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"os"
@@ -12,20 +10,17 @@ import (
 	"runtime"
 	"sync"
 	"syscall"
-	"testing"
-
-	"github.com/stretchr/testify/require"
 )
 
-// limitFile is the size of each of the limit's files, that of a segment.
-const limitFile = 4 << 20
+// FileSize is the size of each of the limit's files, that of a segment.
+const FileSize = 4 << 20
 
-// limitChunk is how much a file is filled with by one write. The page cache keeps what is written at once in pages
+// chunk is how much a file is filled with by one write. The page cache keeps what is written at once in pages
 // as large, and each later commit pays for the whole page it touches: after one write of 4 MiB a lone writer is a
 // tenth slower and 8 to 256 writers a few per cent. Chunks of 4 to 64 KiB are no faster than 256 KiB.
-const limitChunk = 256 << 10
+const chunk = 256 << 10
 
-// limit is the best group commit that was found by measurement, and no more than that.
+// Log is the best group commit that was found by measurement, and no more than that.
 //
 // The first of a batch leads it: it takes what gathered while the leader before it was at the disk. Against this,
 // measured at 1, 8, 64 and 256 writers: a leader that goes on with the next batch is equal up to 64 writers and
@@ -33,19 +28,19 @@ const limitChunk = 256 << 10
 // through a channel or a mutex of each waiter, instead of closing one channel, is a tenth to a quarter slower at 64
 // writers; sync.Cond and sync.WaitGroup gain nothing, nor does waking the next leader last. fdatasync without
 // telling the scheduler (RawSyscall) wins 5% in some runs and loses it in others, and stops the collector.
-type limit struct {
+type Log struct {
 	files []*os.File // all zero-filled
 	used  int        // files[used] is the one being written, at offset at
 	at    int64
 	last  int // how many frames the last batch held
 
 	mu      sync.Mutex
-	gather  *limitBatch
+	gather  *batch
 	leading bool
 	spent   []byte // a batch's buffer, to be used again
 }
 
-type limitBatch struct {
+type batch struct {
 	frames []byte
 	n      int
 	lead   chan struct{} // the leader before is done
@@ -53,14 +48,15 @@ type limitBatch struct {
 	err    error
 }
 
-var errLimitFull = errors.New("the limit's prepared files are used up")
+// ErrFull is what Commit returns when the prepared files are used up.
+var ErrFull = errors.New("limit: the prepared files are used up; prepare more")
 
-// prepare makes or makes again as many zero-filled files as the next n bytes need. Nobody may be committing.
-func (l *limit) prepare(dir string, n int64) error {
-	zeros := make([]byte, limitChunk)
+// Prepare makes or makes again as many zero-filled files as the next n bytes need. Nobody may be committing.
+func (l *Log) Prepare(dir string, n int64) error {
+	zeros := make([]byte, chunk)
 	l.used, l.at = 0, 0
 	// A batch does not span files, so each of them may lack one batch; an eighth is more than 256 writers' frames.
-	for i := range int(n/(limitFile-limitFile/8)) + 1 {
+	for i := range int(n/(FileSize-FileSize/8)) + 1 {
 		if i == len(l.files) {
 			f, err := os.OpenFile(filepath.Join(dir, fmt.Sprintf("%08d", i)), os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o600)
 			if err != nil {
@@ -68,7 +64,7 @@ func (l *limit) prepare(dir string, n int64) error {
 			}
 			l.files = append(l.files, f)
 		}
-		for at := int64(0); at < limitFile; at += limitChunk {
+		for at := int64(0); at < FileSize; at += chunk {
 			if _, err := l.files[i].WriteAt(zeros, at); err != nil {
 				return err
 			}
@@ -80,7 +76,8 @@ func (l *limit) prepare(dir string, n int64) error {
 	return nil
 }
 
-func (l *limit) close() error {
+// Close closes the files.
+func (l *Log) Close() error {
 	var errs []error
 	for _, f := range l.files {
 		errs = append(errs, f.Close())
@@ -88,13 +85,13 @@ func (l *limit) close() error {
 	return errors.Join(errs...)
 }
 
-// commit returns when the frame is on stable storage.
-func (l *limit) commit(frame []byte) error {
+// Commit returns when the frame is on stable storage.
+func (l *Log) Commit(frame []byte) error {
 	l.mu.Lock()
 	b := l.gather
 	first, leads := b == nil, false
 	if first {
-		b = &limitBatch{frames: l.spent[:0], done: make(chan struct{})}
+		b = &batch{frames: l.spent[:0], done: make(chan struct{})}
 		l.spent = nil
 		l.gather = b
 		if l.leading {
@@ -116,7 +113,7 @@ func (l *limit) commit(frame []byte) error {
 	return l.lead(b)
 }
 
-func (l *limit) lead(b *limitBatch) error {
+func (l *Log) lead(b *batch) error {
 	l.await(b)
 	l.mu.Lock()
 	l.gather = nil
@@ -140,7 +137,7 @@ func (l *limit) lead(b *limitBatch) error {
 // await lets others run until as many have come as came last time, but not often. Not yielding at all costs 8 and 64
 // writers 40% of their throughput, one yield costs 64 writers 20%. Four yields every time are as good there, but
 // needless when all have come: at 256 they lose a tenth and double the 99th percentile.
-func (l *limit) await(b *limitBatch) {
+func (l *Log) await(b *batch) {
 	for range 8 {
 		l.mu.Lock()
 		n := b.n
@@ -152,12 +149,12 @@ func (l *limit) await(b *limitBatch) {
 	}
 }
 
-func (l *limit) write(frames []byte) error {
-	if l.at+int64(len(frames)) > limitFile {
+func (l *Log) write(frames []byte) error {
+	if l.at+int64(len(frames)) > FileSize {
 		l.used, l.at = l.used+1, 0
 	}
 	if l.used == len(l.files) {
-		return errLimitFull
+		return ErrFull
 	}
 	fd := int(l.files[l.used].Fd())
 	n, err := syscall.Pwrite(fd, frames, l.at)
@@ -169,52 +166,4 @@ func (l *limit) write(frames []byte) error {
 	}
 	l.at += int64(n)
 	return syscall.Fdatasync(fd)
-}
-
-// TestLimitWritesEachFrame keeps the limit honest: a limit that loses or repeats frames, or lets its files grow,
-// would be no measure.
-func TestLimitWritesEachFrame(t *testing.T) {
-	const writers, each, size = 16, 600, 1024
-	l := &limit{}
-	require.NoError(t, l.prepare(t.TempDir(), writers*each*size))
-	defer func() { require.NoError(t, l.close()) }()
-	// The writers stop in pairs as they finish, so batches of many sizes are led.
-	var wg sync.WaitGroup
-	for w := range writers {
-		wg.Go(func() {
-			frame := make([]byte, size)
-			for i := range each - w*20 {
-				id := uint64(w*each+i) + 1
-				for at := 0; at < size; at += 8 {
-					binary.LittleEndian.PutUint64(frame[at:], id)
-				}
-				if err := l.commit(frame); err != nil {
-					t.Errorf("commit: %v", err)
-					return
-				}
-			}
-		})
-	}
-	wg.Wait()
-	require.Positive(t, l.used, "one file was enough, so going on to the next is not tested")
-
-	seen := map[uint64]int{}
-	for _, f := range l.files {
-		data, err := os.ReadFile(f.Name())
-		require.NoError(t, err)
-		require.Len(t, data, limitFile, "the file grew")
-		for frame := data; len(frame) > 0; frame = frame[size:] {
-			require.Equal(t, bytes.Repeat(frame[:8], size/8), frame[:size], "a frame is torn")
-			if id := binary.LittleEndian.Uint64(frame); id != 0 {
-				seen[id]++
-			}
-		}
-	}
-	for w := range writers {
-		for i := range each - w*20 {
-			require.Equal(t, 1, seen[uint64(w*each+i)+1], "writer %d, frame %d", w, i)
-		}
-	}
-	require.Len(t, seen, writers*each-20*writers*(writers-1)/2)
-	require.ErrorIs(t, (&limit{}).commit(make([]byte, size)), errLimitFull)
 }

@@ -24,11 +24,11 @@ func (r *results) draw(dir string) error {
 		{"latency.svg", r.latencies},
 		{"memory.svg", func() (*plot.Plot, error) {
 			keys := r.keysOf("W4")
-			return r.bars("Memory a key, bytes, "+keys+" keys", "W4", "keys="+keys, "RAM-B/key")
+			return r.bars("Memory a key, bytes, "+keys+" keys", "W4", "keys="+keys, "RAM-B/key", false)
 		}},
 		{"open.svg", func() (*plot.Plot, error) {
 			keys := r.keysOf("W5")
-			return r.bars("From opening to the first answer after a kill, ms, "+keys+" keys", "W5", "keys="+keys+"/killed", "ms")
+			return r.bars("From opening to the first answer after a kill, ms, "+keys+" keys", "W5", "keys="+keys+"/killed", "ms", true)
 		}},
 	} {
 		p, err := one.draw()
@@ -117,7 +117,7 @@ func (r *results) throughput() (*plot.Plot, error) {
 		p.Add(line, dots)
 		p.Legend.Add(peer, line, dots)
 	}
-	p.X.Min, p.X.Max = 1, 256
+	p.X.Min, p.X.Max = 0.9, 300 // room for the numbers
 	return p, nil
 }
 
@@ -159,22 +159,28 @@ func slant(p *plot.Plot, peers []string) {
 	p.X.Min, p.X.Max = -0.6, float64(len(peers))-0.4
 }
 
-// bars has one bar a peer, on a logarithmic scale, with its number.
-func (r *results) bars(title, workload, at, unit string) (*plot.Plot, error) {
+// bars has one bar a peer, with its number. A logarithmic scale is for figures that lie powers of ten apart.
+func (r *results) bars(title, workload, at, unit string, logarithmic bool) (*plot.Plot, error) {
 	peers := r.peers(workload, at, unit)
 	if len(peers) == 0 {
 		return nil, nil
 	}
 	p := plot.New()
 	p.Title.Text = title
-	p.Y.Scale, p.Y.Tick.Marker = plot.LogScale{}, plot.LogTicks{Prec: -1}
 	p.Add(plotter.NewGrid())
 	labels := plotter.XYLabels{}
-	least := math.Inf(1)
+	least, most := math.Inf(1), 0.0
 	for _, peer := range peers {
-		least = math.Min(least, math.Max(r.figure(workload, at, peer, unit).median, 0.1))
+		v := r.figure(workload, at, peer, unit).median
+		least, most = math.Min(least, math.Max(v, 0.1)), math.Max(most, v)
 	}
-	floor := math.Pow(10, math.Floor(math.Log10(least)))
+	floor, above := 0.0, func(v float64) float64 { return v + most*0.015 }
+	p.Y.Max = most * 1.1
+	if logarithmic {
+		p.Y.Scale, p.Y.Tick.Marker = plot.LogScale{}, plot.LogTicks{Prec: -1}
+		floor, above = math.Pow(10, math.Floor(math.Log10(least))), func(v float64) float64 { return v * 1.06 }
+		p.Y.Max = most * 2
+	}
 	for i, peer := range peers {
 		v := math.Max(r.figure(workload, at, peer, unit).median, floor)
 		bar, err := plotter.NewPolygon(plotter.XYs{{X: float64(i) - 0.35, Y: floor}, {X: float64(i) + 0.35, Y: floor}, {X: float64(i) + 0.35, Y: v}, {X: float64(i) - 0.35, Y: v}})
@@ -187,7 +193,7 @@ func (r *results) bars(title, workload, at, unit string) (*plot.Plot, error) {
 		}
 		bar.LineStyle.Width = 0
 		p.Add(bar)
-		labels.XYs = append(labels.XYs, plotter.XY{X: float64(i) - 0.3, Y: v * 1.06})
+		labels.XYs = append(labels.XYs, plotter.XY{X: float64(i) - 0.3, Y: above(v)})
 		labels.Labels = append(labels.Labels, short3(v))
 	}
 	text, err := plotter.NewLabels(labels)

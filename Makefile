@@ -21,7 +21,11 @@ race: ## the tests under the race detector, in random order
 	go test -race -shuffle=on ./...
 
 .PHONY: bench
-bench: ## the benchmarks, about ten minutes
+bench: ## oncelog beside its peers, half an hour; results into bench/results
+	GOWORK=off go -C bench/peers run . -out ../results
+
+.PHONY: bench-own
+bench-own: ## the benchmarks of our own packages, about ten minutes
 	go test ./bench -run '^$$' -bench 'Commit|Lone' -benchtime 20x
 	go test ./bench -run '^$$' -bench Lookup -large
 

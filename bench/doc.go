@@ -16,6 +16,9 @@
 // Besides: Do and Batch (do_test.go), Open after a kill and a close (open_test.go), and what three TTLs of steady load
 // write, what housekeeping costs its neighbours, and the collector (steady_test.go). -large is for 10 million keys.
 //
+// What does not depend on the machine's neighbours, allocations and bytes a key, is compared by tests (stable_test.go).
+// Other stores are measured beside this one by a command in a module of its own: bench/peers.
+//
 // -slice is how long a slice takes at the limit. ONCELOG_BENCH_DIR says where the files go, by default to the
 // system's directory for temporary files; it must not lie in memory. The long form writes up to 5 GB, and deletes
 // them.

@@ -50,6 +50,22 @@ func (s *Store) copySegment(number uint64) error {
 			err = m.move([]moving{one}, nil, one.size+record.MaxHead, true)
 		}
 	}
+	if err == nil && m.ahead != nil {
+		err = s.entered(m.ahead)
+	}
+	return err
+}
+
+// entered returns when the changes of a transaction that was staged are in the index, and all before it. What they
+// replace was not copied, and is what everybody sees until then: were its segment dropped earlier, the key would be
+// missing meanwhile, or for good if the transaction fails.
+func (s *Store) entered(commit *wal.Commit) error {
+	if err := s.log.Await(commit); err != nil {
+		return err
+	}
+	s.cut.Lock()
+	defer s.cut.Unlock()
+	_, err := s.publishAll()
 	return err
 }
 
@@ -66,7 +82,8 @@ type mover struct {
 	batch   []moving
 	letters []letter
 	size    int
-	busy    []moving // somebody held their keys
+	busy    []moving    // somebody held their keys
+	ahead   *wal.Commit // the newest that a record was not copied for, since it is about to replace it
 }
 
 func (m *mover) add(one moving) error {
@@ -140,6 +157,9 @@ func (m *mover) move(batch []moving, letters []letter, size int, wait bool) erro
 		} else if c, v = s.claims.tryHold(one.name); c == nil {
 			m.busy = append(m.busy, one)
 			continue
+		}
+		if v.commit != nil && (m.ahead == nil || m.ahead.Number() < v.commit.Number()) {
+			m.ahead = v.commit
 		}
 		r, ok, err := s.moved(one, c, v)
 		if err != nil || !ok {

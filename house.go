@@ -155,7 +155,8 @@ func (s *Store) Compact() error {
 	if err := s.compact(compaction.All, true); err != nil {
 		return err
 	}
-	return s.sweep()
+	s.sweep()
+	return nil
 }
 
 // compact carries out plans until there is nothing left to do, or one of them if told so. Called with round held.
@@ -177,7 +178,7 @@ func (s *Store) compact(plan func(compaction.State) compaction.Plan, once bool) 
 		}
 	}
 	if s.sweepDue() {
-		return s.sweep()
+		s.sweep()
 	}
 	return nil
 }
@@ -191,7 +192,8 @@ func (s *Store) compactionState() (st compaction.State, err error) {
 	_, err = s.publishAll()
 	s.cut.Unlock()
 	if err != nil {
-		return st, errors.Join(err, s.sweep()) // which may make room for the next round
+		s.sweep() // which may make room for the next round
+		return st, err
 	}
 	now := s.clock.millis()
 	st = compaction.State{SegmentSize: s.opts.SegmentSize, Bytes: s.log.Used()}
@@ -238,7 +240,7 @@ func (s *Store) sweepDue() bool {
 }
 
 // sweep takes what is dead out of the index. Called with round held.
-func (s *Store) sweep() error {
+func (s *Store) sweep() {
 	dropped := s.log.Dropped()
 	s.scopes.expire(s.clock.millis())
 	s.records.Add(-s.keys.Sweep(s.dead.has))
@@ -247,7 +249,6 @@ func (s *Store) sweep() error {
 	}
 	s.house.swept = dropped
 	s.log.Swept(dropped)
-	return nil
 }
 
 // slotsThrough returns the slots of the segments that were dropped since the last sweep.

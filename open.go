@@ -186,10 +186,7 @@ func create(dir string, o Options) (manifest, error) {
 	if !unborn {
 		return manifest{}, &CorruptError{File: filepath.Join(dir, manifestName), Reason: "the manifest of a log is missing"}
 	}
-	m, err := newManifest()
-	if err != nil {
-		return m, fmt.Errorf("oncelog: no randomness: %w", err)
-	}
+	m := newManifest()
 	base := record.Base{At: newClock(&o).millis(), TTL: defaultMillis(o)}
 	if err := wal.Create(walDir, o.walOptions(m, func() record.Base { return base }, nil)); err != nil {
 		return m, fmt.Errorf("oncelog: create %s: %w", walDir, err)

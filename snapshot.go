@@ -59,9 +59,7 @@ func (s *Store) takeSnapshot() error {
 	if s.log.Visible() == st.through {
 		return nil
 	}
-	if err := s.sweep(); err != nil { // so that no page names a segment that is gone
-		return err
-	}
+	s.sweep() // so that no page names a segment that is gone
 	s.cut.Lock()
 	after, err := s.publishAll()
 	s.cut.Unlock()
@@ -194,7 +192,11 @@ func (s *Store) recover(dir string, wo wal.Options) error {
 	if err != nil {
 		return err
 	}
-	for _, path := range append(paths, "") {
+	for i := 0; ; i++ {
+		path := "" // the last resort: the log from its beginning, from which it has no gap
+		if i < len(paths) {
+			path = paths[i]
+		}
 		s.keys, s.ledger = index.New(s.seed), compaction.NewLedger()
 		s.outbox.topics, s.doubts.m = nil, nil
 		s.doubts.n.Store(0)
@@ -215,7 +217,7 @@ func (s *Store) recover(dir string, wo wal.Options) error {
 		}
 		s.replayed = func() int64 { return r.newest }
 		s.log, err = wal.Open(filepath.Join(dir, walName), wo, from, r.frame)
-		if errors.Is(err, wal.ErrGap) {
+		if errors.Is(err, wal.ErrGap) && path != "" {
 			s.warn("oncelog: a snapshot is older than the log, which is read instead", err)
 			continue
 		}
@@ -242,5 +244,4 @@ func (s *Store) recover(dir string, wo wal.Options) error {
 		s.log.Swept(dropped)
 		return nil
 	}
-	return nil
 }

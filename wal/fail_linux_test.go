@@ -1,6 +1,7 @@
 package wal
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"os"
@@ -222,7 +223,7 @@ func TestAFailedPreparationIsNoFailure(t *testing.T) {
 func inLimits(t *testing.T, child, dir string) {
 	t.Helper()
 	cmd := exec.Command(os.Args[0])
-	cmd.Env = append(os.Environ(), childEnv+"="+child, limitedEnv+"="+dir, "GORACE=atexit_sleep_ms=0", "GOCOVERDIR="+t.TempDir())
+	cmd.Env = append(os.Environ(), childEnv+"="+child, limitedEnv+"="+dir, "GORACE=atexit_sleep_ms=0", "GOCOVERDIR="+cmp.Or(os.Getenv("GOCOVERDIR"), t.TempDir()))
 	out, err := cmd.CombinedOutput()
 	require.NoError(t, err, "%s", out)
 }

@@ -1,6 +1,7 @@
 package wal
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"maps"
@@ -66,7 +67,7 @@ func traceCalls(t *testing.T, child, dir string, on func(c call) syscall.Errno) 
 	defer func() { require.NoError(t, out.Close()) }()
 	cmd := exec.Command(os.Args[0])
 	// Without a second's sleep at the end of the race detector.
-	cmd.Env = append(os.Environ(), childEnv+"="+child, traceEnv+"="+dir, "GORACE=atexit_sleep_ms=0", "GOCOVERDIR="+t.TempDir())
+	cmd.Env = append(os.Environ(), childEnv+"="+child, traceEnv+"="+dir, "GORACE=atexit_sleep_ms=0", "GOCOVERDIR="+cmp.Or(os.Getenv("GOCOVERDIR"), t.TempDir()))
 	cmd.Stdout, cmd.Stderr = out, out
 	status, err := trace.Run(cmd, func(pid, tid int, r *syscall.PtraceRegs) syscall.Errno {
 		if c, ok := callOf(pid, tid, r, dir); ok {

@@ -5,6 +5,7 @@ package calls
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"flag"
@@ -80,7 +81,7 @@ func live(t *testing.T, dir string, seed uint64, what injection) outcome {
 	require.NoError(t, err)
 	defer said.Close()
 	cmd := exec.Command(os.Args[0])
-	cmd.Env = append(os.Environ(), dirEnv+"="+dir, seedEnv+"="+fmt.Sprint(seed), "GORACE=atexit_sleep_ms=0", "GOCOVERDIR="+t.TempDir())
+	cmd.Env = append(os.Environ(), dirEnv+"="+dir, seedEnv+"="+fmt.Sprint(seed), "GORACE=atexit_sleep_ms=0", "GOCOVERDIR="+cmp.Or(os.Getenv("GOCOVERDIR"), t.TempDir()))
 	errs, err := os.Create(filepath.Join(t.TempDir(), "errs")) // a file: nobody waits for what copies a pipe
 	require.NoError(t, err)
 	defer errs.Close()

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"flag"
 	"fmt"
 	"go/ast"
 	"go/parser"
@@ -22,15 +23,25 @@ var watched = []string{
 }
 
 func main() {
-	if err := run(os.Args[1:]); err != nil {
+	if err := run(); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
 }
 
-func run(profiles []string) error {
+func run() error {
+	dir := flag.String("measure", "", "run the tests first, of the packages named or of all, and keep what they reach in this directory")
+	flag.Parse()
+	profiles := flag.Args()
+	if *dir != "" {
+		profile, err := measure(*dir, profiles)
+		if err != nil {
+			return err
+		}
+		profiles = []string{profile}
+	}
 	if len(profiles) == 0 {
-		return fmt.Errorf("usage: coverage PROFILE, one or more")
+		return fmt.Errorf("usage: coverage PROFILE..., or coverage -measure DIR [PACKAGE...]")
 	}
 	gaps, statements, reached, err := uncovered(profiles)
 	if err != nil {

@@ -4,6 +4,7 @@ package crash
 
 import (
 	"bufio"
+	"cmp"
 	"errors"
 	"fmt"
 	"maps"
@@ -98,7 +99,7 @@ func traced(t *testing.T, dir, role, arg string, fail func(c call) syscall.Errno
 	require.NoError(t, err)
 	defer said.Close()
 	cmd := exec.Command(os.Args[0])
-	cmd.Env = append(os.Environ(), dirEnv+"="+dir, roleEnv+"="+role, argEnv+"="+arg, "GORACE=atexit_sleep_ms=0", "GOCOVERDIR="+t.TempDir())
+	cmd.Env = append(os.Environ(), dirEnv+"="+dir, roleEnv+"="+role, argEnv+"="+arg, "GORACE=atexit_sleep_ms=0", "GOCOVERDIR="+cmp.Or(os.Getenv("GOCOVERDIR"), t.TempDir()))
 	cmd.Stdout, cmd.Stderr = said, said
 	r := recorder{dir: dir, inside: map[int]call{}}
 	status, err := trace.RunBoth(cmd, func(pid, tid int, regs *syscall.PtraceRegs) syscall.Errno {

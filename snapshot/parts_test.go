@@ -49,3 +49,17 @@ func TestPartsThatCannotBe(t *testing.T) {
 	_, err = Open(path+"1", meta.ID)
 	require.ErrorIs(t, err, os.ErrNotExist)
 }
+
+// What can't be read is an error of the file's: nothing says that it is bad.
+func TestASnapshotThatCannotBeRead(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "snapshot")
+	write(t, dir, meta, some(1))
+	path := filepath.Join(dir, "00000000000000000006")
+	f, err := os.Open(path)
+	require.NoError(t, err)
+	require.NoError(t, f.Close())
+	require.ErrorIs(t, (&File{path: path, f: f}).open(meta.ID), os.ErrClosed)
+	_, err = Open(dir, meta.ID)
+	require.Error(t, err)
+	require.NotErrorIs(t, err, ErrBad)
+}

@@ -376,6 +376,50 @@ func TestPromise1AFailedDoTxWaitsForWhatItSaw(t *testing.T) {
 	require.ErrorIs(t, <-done, failed)
 }
 
+// A source that is handled strictly in order may be about to begin, or to have begun, by a transaction that nobody has
+// written yet. Who is refused because of it, or runs because of it, waits: a crash could take it, and then the source
+// begins with another number.
+func TestPromise1AStrictSourceWaitsForItsBeginning(t *testing.T) {
+	failed := errors.New("no")
+	for _, c := range []struct {
+		name  string
+		first uint64 // of a mark at 1: 2 says that 1 is awaited, 1 that it was handled
+		want  error  // for 2
+	}{{"awaited", 2, receiver.ErrOutOfOrder}, {"handled", 1, failed}} {
+		t.Run(c.name, func(t *testing.T) {
+			s, _ := fresh(t)
+			r, err := s.Receiver(&receiver.Options{Window: receiver.Strict})
+			require.NoError(t, err)
+			_, err = r.Do(t.Context(), "raises the tokens", func(context.Context) ([]byte, error) { return nil, nil })
+			require.NoError(t, err)
+			n, err := s.name(record.ReceiverMarks, modelSource{"", "source"}.encoded())
+			require.NoError(t, err)
+			held, err := s.holdCurrent(n)
+			require.NoError(t, err)
+			m := mark{MarkValue: record.MarkValue{Number: 1}, first: c.first}
+			ch := []change{{held, m.record(n.key, s.clock.millis())}}
+			commit, err := s.stage(200, 0, ch, nil) // in the queue, and its leader is this test
+			require.NoError(t, err)
+			s.claims.release(held, true)
+			done := make(chan error, 1)
+			go func() {
+				_, err := r.DoSeq(context.Background(), "source", 2, func(context.Context) ([]byte, error) { return nil, failed })
+				done <- err
+			}()
+			for range 1000 { // it has all the time it needs
+				runtime.Gosched()
+			}
+			select {
+			case err := <-done:
+				require.Fail(t, "it did not wait", "%v", err)
+			case <-time.After(20 * time.Millisecond):
+			}
+			require.NoError(t, s.settle(commit, ch))
+			require.ErrorIs(t, <-done, c.want)
+		})
+	}
+}
+
 // A key that gets its record while it is claimed counts once.
 func TestAClaimAndItsRecordCountOnce(t *testing.T) {
 	var s scopes

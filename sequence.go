@@ -10,6 +10,7 @@ import (
 
 	"github.com/oncelog/oncelog/receiver"
 	"github.com/oncelog/oncelog/record"
+	"github.com/oncelog/oncelog/wal"
 )
 
 // mark is how far a receiver's source has come: the value and the attributes of its record.
@@ -139,8 +140,9 @@ func (s *Store) visibleMark(n name) (m mark, ok bool, err error) {
 	return m, err == nil, err
 }
 
-// holdMark holds the mark of a source and returns it as of the newest change, durable or not.
-func (s *Store) holdMark(n name) (c *claim, m mark, ok bool, err error) {
+// holdMark holds the mark of a source and returns it as of the newest change, which is durable unless it is of a commit
+// that is returned too.
+func (s *Store) holdMark(n name) (c *claim, m mark, ok bool, staged *wal.Commit, err error) {
 	c, v := s.claims.hold(n, nil)
 	var r record.Record
 	switch {
@@ -154,9 +156,9 @@ func (s *Store) holdMark(n name) (c *claim, m mark, ok bool, err error) {
 	}
 	if err != nil {
 		s.claims.release(c, false)
-		return nil, m, false, err
+		return nil, m, false, nil, err
 	}
-	return c, m, ok, nil
+	return c, m, ok, v.commit, nil
 }
 
 // handled says what the source's mark knows of a number that has no record: ok is false if it may be claimed.
@@ -216,12 +218,18 @@ func (s *Store) await(req *receiver.Mark) error {
 	if err := s.ready(size); err != nil {
 		return err
 	}
-	c, m, ok, err := s.holdMark(n)
+	c, m, ok, staged, err := s.holdMark(n)
 	if err != nil {
 		return err
 	}
 	if ok && m.Epoch >= req.Epoch { // another number may have begun the source since it was asked, and be done
 		s.claims.release(c, false)
+		// Its beginning is not durable perhaps, and both a refusal and running because of it rest on that.
+		if staged != nil {
+			if err := s.log.Await(staged); err != nil {
+				return err
+			}
+		}
 		if _, done, err := m.judge(req); err != nil || !done {
 			return err
 		}
@@ -264,7 +272,7 @@ func (s *Store) holdMarks(all []completing) (heldMarks, error) {
 		n, err := s.name(record.ReceiverMarks, []byte(source))
 		h := &heldMark{}
 		if err == nil {
-			h.claim, h.mark, h.there, err = s.holdMark(n)
+			h.claim, h.mark, h.there, _, err = s.holdMark(n)
 		}
 		if err != nil {
 			marks.letGo(s, false)

@@ -20,6 +20,8 @@ type job struct {
 	Seed  uint64
 	Life  int // how many children there were before
 	Calls int // of each client; then it closes the store
+
+	Groups int
 }
 
 const childEnv = "ONCELOG_LINEAR_CHILD"
@@ -47,6 +49,30 @@ func say(what string, client int, v any) {
 	}
 }
 
+// tell makes a call and tells of it.
+func (s *service) tell(client int, i in) (o out, err error) {
+	say("call", client, i)
+	if o, err = s.do(i); err != nil {
+		err = fmt.Errorf("%+v: %w", i, err)
+		say("failed", client, err.Error())
+		return o, err
+	}
+	say("return", client, o)
+	return o, nil
+}
+
+// surveyor is who reads all there is, before the clients come and when they have gone.
+const surveyor = clients
+
+func (s *service) surveyAll(groups int) error {
+	for g := range groups {
+		if _, err := s.tell(surveyor, in{Op: "survey", Group: g}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 func (j job) run() error {
 	st, err := oncelog.Open(j.Dir, &oncelog.Options{SegmentSize: 4 << 10, Pace: -1})
 	if err != nil {
@@ -59,22 +85,22 @@ func (j job) run() error {
 	if s.strict, err = st.Receiver(&receiver.Options{Window: receiver.Strict}); err != nil {
 		return err
 	}
-	var next [groups]atomic.Uint64
+	// Nothing runs beside it, so it is known what there is, and no doubt about what a kill has left is dragged along.
+	if err := s.surveyAll(j.Groups); err != nil {
+		return err
+	}
+	next := make([]atomic.Uint64, j.Groups)
 	errs := make([]error, clients+1)
 	var all, house sync.WaitGroup
 	for c := range clients {
 		all.Go(func() {
 			rng := rand.New(rand.NewPCG(j.Seed, uint64(c)))
 			for n := range j.Calls {
-				i := draw(rng, j.Life, c, n, func(g int) uint64 { return next[g].Load() + 1 })
-				say("call", c, i)
-				o, err := s.do(i)
+				i := draw(rng, j.Life, c, n, place(rng, n, j.Calls, j.Groups), func(g int) uint64 { return next[g].Load() + 1 })
+				o, err := s.tell(c, i)
 				if errs[c] = err; err != nil {
-					errs[c] = fmt.Errorf("%+v: %w", i, err)
-					say("failed", c, errs[c].Error())
 					return
 				}
-				say("return", c, o)
 				if i.Strict && o.Ran && o.Err == "" {
 					next[i.Group].Store(i.Seq)
 				}
@@ -97,7 +123,7 @@ func (j job) run() error {
 	all.Wait()
 	close(stop)
 	house.Wait()
-	if err := errors.Join(errs...); err != nil {
+	if err := errors.Join(errors.Join(errs...), s.surveyAll(j.Groups)); err != nil {
 		return err
 	}
 	return errors.Join(st.Verify(), st.Close())

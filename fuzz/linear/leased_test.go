@@ -39,7 +39,7 @@ func TestLinearizableOverLeases(t *testing.T) {
 			all.Go(func() {
 				rng := rand.New(rand.NewPCG(seed+uint64(h), uint64(c)))
 				for n := 0; n < 60; {
-					i := draw(rng, 0, c, n, func(int) uint64 { return 0 })
+					i := draw(rng, 0, c, n, rng.IntN(hot), func(int) uint64 { return 0 })
 					switch i.Op {
 					case "do", "lookup", "forget", "settle":
 					default:

@@ -18,7 +18,7 @@ import (
 var (
 	historiesWanted  = flag.Int("linear.histories", 0, "histories; 0 = 50, or 5 with -short")
 	operationsWanted = flag.Int("linear.operations", 300, "operations of a history")
-	livesWanted      = flag.Int("linear.lives", 3, "processes of a history; most but the last are killed")
+	livesWanted      = flag.Int("linear.lives", 3, "processes of a history at least; most but the last are killed")
 	seedWanted       = flag.Uint64("linear.seed", 0, "seed of the first history; 0 = by the time")
 )
 
@@ -51,7 +51,7 @@ func TestLinearizable(t *testing.T) {
 	disk, memory := t.TempDir(), memoryDir(t)
 	onDisk := time.Duration(0)
 	seen := map[string]int{}
-	returned, kills, lives := 0, 0, 0
+	returned, kills, lives, longest := 0, 0, 0, time.Duration(0)
 	for h := range histories {
 		store, began := filepath.Join(memory, fmt.Sprint(h)), time.Now()
 		slow := h%2 == 0 && (*historiesWanted > 0 || onDisk < 15*time.Second)
@@ -63,11 +63,12 @@ func TestLinearizable(t *testing.T) {
 			onDisk += time.Since(began)
 		}
 		require.NoError(t, os.RemoveAll(store))
-		check(t, r.ops, seed+uint64(h))
+		longest = max(longest, check(t, r.ops, seed+uint64(h)))
 		returned, kills, lives = returned+r.returns, kills+r.kills, lives+r.lives
 		count(seen, r.ops)
 	}
-	t.Logf("%d histories, %d operations returned, %d were in flight in %d kills of %d processes", histories, returned, seen["killed"], kills, lives)
+	t.Logf("%d histories, %d operations returned, %d were in flight in %d kills of %d processes; the longest search took %v",
+		histories, returned, seen["killed"], kills, lives, longest)
 	for _, what := range slices.Sorted(maps.Keys(seen)) {
 		t.Logf("%7d × %s", seen[what], what)
 	}
@@ -85,14 +86,20 @@ func TestLinearizable(t *testing.T) {
 	}
 }
 
-// check looks for an order that explains a history. One without is kept, as far as it goes wrong.
-func check(t *testing.T, history []porcupine.Operation, seed uint64) {
+// check looks for an order that explains a history, and returns how long it took for the group that took longest. A
+// history without one is kept, as far as it goes wrong.
+func check(t *testing.T, history []porcupine.Operation, seed uint64) (longest time.Duration) {
 	for _, part := range model.Partition(expand(history)) {
+		began := time.Now()
 		result, _ := porcupine.CheckOperationsVerbose(model, part, 5*time.Minute)
-		if result == porcupine.Ok {
+		longest = max(longest, time.Since(began))
+		switch result {
+		case porcupine.Ok:
+			continue
+		case porcupine.Unknown: // says nothing of the store, and proves nothing either
+			t.Errorf("seed %d: undecided: whether an order explains %d calls of a group was not found out in five minutes", seed, len(part))
 			continue
 		}
-		require.NotEqual(t, porcupine.Unknown, result, "seed %d: looking for an order took too long", seed)
 		bad := shortest(part)
 		text := ""
 		for _, op := range bad[max(0, len(bad)-40):] {
@@ -101,8 +108,9 @@ func check(t *testing.T, history []porcupine.Operation, seed uint64) {
 		_, info := porcupine.CheckOperationsVerbose(model, bad, time.Minute)
 		path := filepath.Join(t.ArtifactDir(), fmt.Sprintf("history-%d.html", seed))
 		require.NoError(t, porcupine.VisualizePath(model, info, path))
-		t.Fatalf("seed %d: no order explains what the clients saw; see %s (-artifacts keeps it). It ends with\n%s", seed, path, text)
+		t.Fatalf("seed %d: illegal: no order explains what the clients saw; see %s (-artifacts keeps it). It ends with\n%s", seed, path, text)
 	}
+	return longest
 }
 
 // count counts what was seen.
@@ -140,7 +148,7 @@ func shortest(part []porcupine.Operation) []porcupine.Operation {
 	}
 	n := sort.Search(len(part), func(n int) bool {
 		result, _ := porcupine.CheckOperationsVerbose(model, begun(n), time.Minute)
-		return result != porcupine.Ok
+		return result == porcupine.Illegal
 	})
 	return begun(n)
 }

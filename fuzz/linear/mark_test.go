@@ -4,6 +4,7 @@ package linear
 type mark struct {
 	there, awaits bool // it awaits its first number, which is handled strictly in order
 	number, epoch uint64
+	first         uint64 // the lowest that was handled
 	floor         uint64 // what was handled below is forgotten
 	handled, kept uint64 // bit n is number n; kept: the result is in a record of its own
 }
@@ -54,12 +55,12 @@ func (m *mark) handle(i in, valued bool) (kept bool) {
 		return true
 	}
 	if !m.there || m.epoch < i.Epoch {
-		*m = mark{there: true, number: i.Seq, epoch: i.Epoch}
+		*m = mark{there: true, number: i.Seq, epoch: i.Epoch, first: i.Seq}
 	}
 	if m.awaits {
-		m.awaits, m.number, m.handled, m.kept = false, i.Seq, 0, 0
+		m.awaits, m.number, m.first, m.handled, m.kept = false, i.Seq, i.Seq, 0, 0
 	}
-	m.number = max(m.number, i.Seq)
+	m.number, m.first = max(m.number, i.Seq), min(m.first, i.Seq)
 	m.handled |= 1 << i.Seq
 	if valued {
 		m.kept |= 1 << i.Seq
@@ -69,4 +70,17 @@ func (m *mark) handle(i in, valued bool) (kept bool) {
 	m.handled = m.handled >> low << low
 	m.kept = m.kept >> low << low
 	return valued
+}
+
+// gaps are the numbers that a source still lacks.
+func (m *mark) gaps(strict bool) (missing []uint64) {
+	if !m.there || m.awaits {
+		return nil
+	}
+	for n := max(m.first, m.number-min(m.number, windowOf(strict))); n < m.number; n++ {
+		if m.handled>>n&1 == 0 {
+			missing = append(missing, n)
+		}
+	}
+	return missing
 }

@@ -54,9 +54,12 @@ const killed = "killed"
 
 var model = (&porcupine.NondeterministicModel{
 	Partition: func(history []porcupine.Operation) [][]porcupine.Operation {
-		parts := make([][]porcupine.Operation, groups)
+		var parts [][]porcupine.Operation
 		for _, op := range history {
 			g := op.Input.(in).Group
+			for len(parts) <= g {
+				parts = append(parts, nil)
+			}
 			parts[g] = append(parts[g], op)
 		}
 		return parts
@@ -132,6 +135,8 @@ func (s state) alternatives(i in) []alternative {
 			text += s.values[k] + ";" + s.records[k] + ";"
 		}
 		return one(out{Text: text}, s)
+	case "survey":
+		return one(out{Text: s.survey()}, s)
 	case "do", "do tx", "do seq", "do seq tx":
 		return s.run(i)
 	case "begin":
@@ -165,6 +170,36 @@ func (s state) alternatives(i in) []alternative {
 		return all
 	}
 	return nil
+}
+
+// survey tells all of what the state is that can be read without changing it. That is nearly all: not whether the result
+// of a number is kept, nor which epoch a source is in.
+func (s state) survey() (text string) {
+	for k := range each {
+		text += s.values[k] + ";" + s.records[k] + ";"
+	}
+	text += fmt.Sprint("mark ", s.mark, ";")
+	for k := range each {
+		text += s.keys[k].status() + " of " + s.keys[k].payload + ";"
+	}
+	for n, m := range s.sources {
+		text += fmt.Sprint("source ", m.seq(), " ", m.there && !m.awaits)
+		for _, gap := range m.gaps(n == 1) {
+			text += fmt.Sprint(" -", gap)
+		}
+		var doubts []numbered
+		for number, c := range s.numbers {
+			if c.kind == doubt && at(number.strict) == n {
+				doubts = append(doubts, number)
+			}
+		}
+		text += doubtful(doubts)
+	}
+	return text + s.box
+}
+
+func (c cell) status() string {
+	return [...]string{"absent", "done " + c.value, "failed " + c.value, "in doubt"}[c.kind]
 }
 
 func at(strict bool) int {
@@ -341,7 +376,7 @@ func (s state) byHand(i in) (all []alternative) {
 	}
 	switch {
 	case i.Op == "lookup":
-		add(out{Value: [...]string{"absent", "done " + c.value, "failed " + c.value, "in doubt"}[c.kind]})
+		add(out{Value: c.status()})
 	case i.Op == "forget":
 		s.keys[i.Key] = cell{}
 		add(out{})

@@ -142,6 +142,18 @@ func TestTheModelRefuses(t *testing.T) {
 			[]out{{Found: map[string]string{"group 0": "n,"}}, {Found: map[string]string{"group 0": "m,m,"}}, {Found: map[string]string{"group 1": "m,"}}},
 		},
 		{[]pair{emitted, {in{Op: "relay"}, out{Found: map[string]string{"group 0": "m,"}}}}, pair{in{Op: "outgoing"}, out{Text: "n,"}}, []out{{}, {Text: "m,n,"}}},
+		{
+			[]pair{put, ran, advanced, third, emitted}, pair{in{Op: "survey"}, out{Text: ";a;;;mark 3;done a of ;absent of ;source 3 true, in doubt;source 0 false, in doubt;m,n,"}},
+			[]out{
+				{}, {Text: ";a;;;mark 3;done a of ;absent of ;source 3 true, in doubt;source 0 false, in doubt;m,"},
+				{Text: ";a;;;mark 3;done a of ;absent of ;source 3 true, in doubt 0#3;source 0 false, in doubt;m,n,"},
+			},
+		},
+		{
+			[]pair{third, ninth, {in{Op: "do seq", Seq: 8, Intent: true, Fails: unknown}, out{Ran: true, Err: "in doubt"}}},
+			pair{in{Op: "survey"}, out{Text: ";;;;mark 0;absent of ;absent of ;source 9 true -5 -6 -7 -8, in doubt 0#8;source 0 false, in doubt;"}},
+			[]out{{Text: ";;;;mark 0;absent of ;absent of ;source 9 true -5 -6 -7, in doubt 0#8;source 0 false, in doubt;"}},
+		},
 		// Killed. It has happened or not, and all of it, and it is decided before the next process serves.
 		{[]pair{{in{Op: "put", Value: "a"}, out{killed: true}}}, pair{in{Op: "get"}, out{OK: true, Value: "a"}}, []out{{OK: true, Value: "b"}}},
 		{[]pair{{in{Op: "put", Value: "a"}, out{killed: true}}, {in{Op: "get"}, out{}}}, pair{in{Op: "get"}, out{}}, []out{{OK: true, Value: "a"}}},

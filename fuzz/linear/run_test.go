@@ -1,10 +1,13 @@
 package linear
 
 import (
+	"cmp"
 	"context"
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -140,6 +143,8 @@ func (s *service) do(i in) (o out, err error) {
 				o.Found[d.Key] = "in doubt"
 			}
 		}
+	case "survey":
+		o.Text, err = s.survey(i.Group)
 	case "do all":
 		return s.doAll(i)
 	case "source high water":
@@ -161,6 +166,89 @@ func (s *service) do(i in) (o out, err error) {
 		return s.run(i)
 	}
 	return o, o.explain(err)
+}
+
+// survey reads all that a group holds, as state.survey tells it.
+func (s *service) survey(group int) (text string, err error) {
+	ctx := context.Background()
+	err = s.st.View(func(tx *oncelog.Tx) error {
+		all := in{Group: group}
+		for k := range each {
+			all.Steps = append(all.Steps, in{Op: "state", Key: k}, in{Op: "record", Key: k})
+		}
+		text, err = steps(all, tx, tx)
+		return err
+	})
+	if err != nil {
+		return "", err
+	}
+	mark, _, err := s.st.HighWater(topic(in{Group: group}))
+	if err != nil {
+		return "", err
+	}
+	text += fmt.Sprint("mark ", mark, ";")
+	for k := range each {
+		st, err := s.r.Lookup(ctx, name(in{Group: group, Key: k}))
+		if err != nil {
+			return "", err
+		}
+		text += status(st) + " of " + payloadOf(st.Fingerprint) + ";"
+	}
+	for _, strict := range []bool{false, true} {
+		i := in{Group: group, Strict: strict}
+		seq, ok, err := s.receiver(i).HighWater(ctx, source(i))
+		if err != nil {
+			return "", err
+		}
+		text += fmt.Sprint("source ", seq, " ", ok)
+		for gap, err := range s.receiver(i).Gaps(ctx, source(i)) {
+			if err != nil {
+				return "", err
+			}
+			text += fmt.Sprint(" -", gap)
+		}
+		var doubts []numbered
+		for d, err := range s.r.Doubts(ctx) {
+			if err != nil {
+				return "", err
+			}
+			if d.Source == source(i) {
+				doubts = append(doubts, numbered{strict, number{d.Epoch, d.Seq}})
+			}
+		}
+		text += doubtful(doubts)
+	}
+	box, err := s.do(in{Op: "outgoing", Group: group})
+	return text + box.Text, err
+}
+
+// doubtful tells which numbers of a source are in doubt.
+func doubtful(numbers []numbered) string {
+	slices.SortFunc(numbers, func(a, b numbered) int {
+		return cmp.Or(cmp.Compare(a.epoch, b.epoch), cmp.Compare(a.seq, b.seq))
+	})
+	text := ", in doubt"
+	for _, n := range numbers {
+		text += fmt.Sprint(" ", n.epoch, "#", n.seq)
+	}
+	return text + ";"
+}
+
+// payloads are those of all calls that have one.
+var payloads = []string{"payload 0", "payload 1"}
+
+// payloadOf finds the payload of a fingerprint, whose algorithm docs/FORMAT.md tells.
+func payloadOf(fingerprint []byte) string {
+	if len(fingerprint) == 0 {
+		return ""
+	}
+	for _, p := range payloads {
+		sum := sha256.Sum256([]byte(p))
+		if string(fingerprint) == "\x01"+string(sum[:16]) {
+			return p
+		}
+	}
+	return fmt.Sprintf("unknown %x", fingerprint)
 }
 
 func (s *service) receiver(i in) *receiver.Receiver {

@@ -141,9 +141,16 @@ func sortedKeys(results map[modelKey]modelResult) []modelKey {
 }
 
 func (m *model) receiver(t *rapid.T, scope string) *receiver.Receiver {
-	r, err := m.s.Receiver(&receiver.Options{Window: m.window, Resolve: func(context.Context, receiver.Doubt) (receiver.Resolution, error) {
-		return m.resolve, nil
-	}})
+	r, err := m.s.Receiver(&receiver.Options{
+		Window:  m.window,
+		Resolve: func(context.Context, receiver.Doubt) (receiver.Resolution, error) { return m.resolve, nil },
+		Quota: func(scope string) receiver.Quota {
+			if scope == modelScopes[1] {
+				return receiver.Quota{Keys: m.quota}
+			}
+			return receiver.Quota{}
+		},
+	})
 	require.NoError(t, err)
 	if scope != "" {
 		r = r.Scope(scope)
@@ -162,6 +169,47 @@ func (c *modelCall) options() []receiver.CallOption {
 		o = append(o, receiver.WithIntent([]byte("a note")))
 	}
 	return o
+}
+
+// quotaKeys returns how many keys of a scope count at least, and at most: what has expired may count to the end of its
+// step, or be forgotten before.
+func (m *model) quotaKeys(scope string) (least, most int64) {
+	for k, r := range m.all.results {
+		if k.scope != scope {
+			continue
+		}
+		if m.now() < r.expires {
+			least++
+		}
+		if m.now() < m.s.scopes.end(r.expires) {
+			most++
+		}
+	}
+	return least, most
+}
+
+// admitted requires that a call which runs was within the quota, beside so many others that have no record yet.
+func (m *model) admitted(t *rapid.T, c *modelCall, others int) {
+	if m.quota == 0 || c.scope != modelScopes[1] || c.doubted {
+		return
+	}
+	least, _ := m.quotaKeys(c.scope)
+	require.Less(t, least+int64(others), m.quota)
+	m.saw("within the quota")
+}
+
+// isOver reports whether a call was refused because of the quota, and requires that it may have been used up, by what is
+// recorded and so many others.
+func (m *model) isOver(t *rapid.T, scope string, err error, others int) bool {
+	if !errors.Is(err, receiver.ErrQuota) {
+		return false
+	}
+	require.NotZero(t, m.quota)
+	require.Equal(t, modelScopes[1], scope)
+	_, most := m.quotaKeys(scope)
+	require.GreaterOrEqual(t, most+int64(others), m.quota)
+	m.saw("over the quota")
+	return true
 }
 
 // modelAnswer is what a call returns.
@@ -405,12 +453,15 @@ func (m *model) do(t *rapid.T) {
 	fn := func() ([]byte, error) {
 		ran = true
 		require.True(t, runs, "fn of a key that %+v", before.results[c.modelKey])
+		m.admitted(t, c, 0)
 		m.claimed(c)
 		undone = m.all.clone()
 		return nil, nil
 	}
 	out, err := m.invoke(t, c, fn)
 	switch {
+	case m.isOver(t, c.scope, err, 0): // what lives, and what is in doubt, is not asked
+		require.True(t, runs && !c.doubted && !ran)
 	case m.isFull(t, err): // a transaction at its end, or the claim, of a key in doubt too
 		require.True(t, runs || c.doubted)
 		if m.all = undone; ran {
@@ -545,6 +596,13 @@ func (m *model) doAll(t *rapid.T) {
 			}
 			ran[at] = true
 			require.True(t, judge(at))
+			claimed := 0
+			for _, o := range open {
+				if _, known := m.all.results[o.modelKey]; !known {
+					claimed++
+				}
+			}
+			m.admitted(t, c, claimed)
 			m.claimed(c)
 			switch {
 			case c.doubted || c.end != endsWell && c.end != wasDone && c.end != failsForGood:
@@ -564,7 +622,7 @@ func (m *model) doAll(t *rapid.T) {
 	}
 	if err != nil && len(outs) >= judged {
 		require.Less(t, len(outs), len(calls))
-		if m.isFull(t, err) {
+		if m.isFull(t, err) || m.isOver(t, scope, err, len(calls)) {
 			judged = len(outs) + 1
 			want = append(want, modelAnswer{})
 		} else {
@@ -583,7 +641,7 @@ func (m *model) doAll(t *rapid.T) {
 	} else {
 		m.saw("a batch that stopped")
 		require.Equal(t, judged, len(outs)+1, "it stops at the first that returns an error")
-		if !errors.Is(err, ErrFull) {
+		if !errors.Is(err, ErrFull) && !errors.Is(err, receiver.ErrQuota) {
 			a := want[len(outs)]
 			got := told(receiver.Outcome{}, ran[len(outs)], err)
 			require.Equal(t, []any{a.ran, a.failure}, []any{got.ran, got.failure})

@@ -38,6 +38,7 @@ type model struct {
 	history []modelState     // after each transaction since the last opening, that as of the opening first
 
 	window  int                 // of the receivers, since the last opening
+	quota   int64               // of keys in modelScopes[1], likewise; 0 = none
 	seen    map[string]int      // what has happened, in all games
 	resolve receiver.Resolution // what Options.Resolve answers; no resolution = an error
 	values  int                 // results so far, so that no two are the same
@@ -113,6 +114,7 @@ func (m *model) openAt(t *rapid.T, known int64) {
 	if m.o.MaxBytes > 0 {
 		m.window = max(m.window, 0) // a source that begins and then finds no room would be one more outcome
 	}
+	m.quota = rapid.SampledFrom([]int64{0, 1, 3}).Draw(t, "quota")
 }
 
 // options draws new options, odd ones among them. The clock and what keys may be stay.
@@ -656,7 +658,7 @@ func TestModel(t *testing.T) {
 	}
 	for _, what := range []string{
 		"full", "too large", "TTL refused", "ran", "replayed", "failed", "result gone", "reused", "in doubt", "resolved", "settled",
-		"a batch of several", "a batch that stopped", "read beside", "messages handed on", "lost by a power cut",
+		"over the quota", "a batch of several", "a batch that stopped", "read beside", "messages handed on", "lost by a power cut",
 	} {
 		require.NotZero(t, seen[what], what)
 	}

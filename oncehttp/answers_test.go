@@ -302,3 +302,25 @@ func TestTx(t *testing.T) {
 	}
 	isProblem(t, post(wrap(t, receiverOver(t, &recording{Store: oncetest.Store(t)}), Options{Tx: true}, (&counted{}).ServeHTTP), quoted, ""), 503, "refused")
 }
+
+// A handler that says that it does not know, and then panics, as a reverse proxy does when it is cut, still doesn't know.
+func TestAPanicAfterInDoubtLeavesTheDoubt(t *testing.T) {
+	broken := errors.New("sent, and no answer")
+	for _, opts := range []Options{{}, {Intent: true}, {Tx: true}} {
+		r := receiverOver(t, oncetest.Store(t))
+		if opts.Tx {
+			r = durable(t)
+		}
+		runs := 0
+		h := wrap(t, r, opts, func(w http.ResponseWriter, r *http.Request) {
+			runs++
+			InDoubt(r.Context(), broken)
+			panic(http.ErrAbortHandler)
+		})
+		w := httptest.NewRecorder()
+		require.PanicsWithValue(t, http.ErrAbortHandler, func() { h.ServeHTTP(w, request(quoted, "")) })
+		require.Empty(t, w.Body.String())
+		isProblem(t, post(h, quoted, ""), 409, "in-doubt")
+		require.Equal(t, 1, runs)
+	}
+}

@@ -254,6 +254,9 @@ func (m *Middleware) do(w http.ResponseWriter, r *http.Request, next http.Handle
 		out, err = scope.Do(r.Context(), name, fn, opts...)
 	}
 	switch {
+	case own != nil && own.panicked != nil:
+		m.tell(r, inDoubt.title, err)
+		panic(own.panicked)
 	case own != nil && (err == nil || errors.Is(err, errNotKept)):
 		own.send()
 	case own != nil && own.streams():

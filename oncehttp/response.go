@@ -40,6 +40,7 @@ type response struct {
 	stage    stage
 	recorded bool  // as result gone, by the handler's Flush or length
 	lost     error // why the response can't be sent: that it is done could not be recorded
+	panicked any   // by the handler after InDoubt, to go on up when the doubt is recorded
 }
 
 type stage int
@@ -89,12 +90,18 @@ func InDoubt(ctx context.Context, err error) {
 }
 
 // handle runs the handler, and returns what the receiver is to record.
-func (p *response) handle(ctx context.Context, next http.Handler, r *http.Request, body []byte) ([]byte, error) {
+func (p *response) handle(ctx context.Context, next http.Handler, r *http.Request, body []byte) (value []byte, err error) {
 	p.ctx = context.WithValue(context.WithoutCancel(ctx), responseKey{}, p)
 	returned := false
 	defer func() {
-		if !returned {
-			p.abandon()
+		if returned {
+			return
+		}
+		// A panic frees the key unless there is an intent, and what is in doubt must not be done again. So this one takes
+		// a turn: it is an error to the receiver, and panics again behind it.
+		if doubt := p.abandon(); doubt != nil {
+			p.panicked = recover()
+			err = receiver.Unknown(doubt)
 		}
 	}()
 	next.ServeHTTP(p, again(r, p.ctx, body))
@@ -102,14 +109,15 @@ func (p *response) handle(ctx context.Context, next http.Handler, r *http.Reques
 	return p.end()
 }
 
-// abandon is the end of a handler that panics, or exits.
-func (p *response) abandon() {
+// abandon is the end of a handler that panics, or exits. It returns the doubt that it had.
+func (p *response) abandon() (doubt error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.keep && p.doubt == nil && !p.m.opts.Tx {
 		_ = receiver.Gone(p.ctx) // it has happened, and must not again
 	}
 	p.stage = over
+	return p.doubt
 }
 
 // end is the end of a handler that returns.

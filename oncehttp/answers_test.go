@@ -1,9 +1,11 @@
 package oncehttp
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"io"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -323,4 +325,17 @@ func TestAPanicAfterInDoubtLeavesTheDoubt(t *testing.T) {
 		isProblem(t, post(h, quoted, ""), 409, "in-doubt")
 		require.Equal(t, 1, runs)
 	}
+}
+
+// Somebody has to find out, and begins with why.
+func TestWhyAKeyIsInDoubtIsLogged(t *testing.T) {
+	var out bytes.Buffer
+	h := guarded(t, Options{Logger: slog.New(slog.NewTextHandler(&out, nil))}, func(w http.ResponseWriter, r *http.Request) {
+		InDoubt(r.Context(), errors.New("sent, and no answer"))
+	})
+	require.NotContains(t, isProblem(t, post(h, quoted, ""), 409, "in-doubt"), "no answer")
+	require.Contains(t, out.String(), "sent, and no answer")
+	out.Reset()
+	isProblem(t, post(h, quoted, ""), 409, "in-doubt")
+	require.Empty(t, out.String(), "a duplicate has nothing to tell")
 }

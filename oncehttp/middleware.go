@@ -55,7 +55,7 @@ type Options struct {
 	// OnDoubt is what to do about a key in doubt: answer 409 (receiver.Block, the default), run the handler again, or
 	// ask the receiver's Options.Resolve.
 	OnDoubt receiver.DoubtPolicy
-	// Logger is told why a request was answered with 500 or 503; nil = silent. Keys and bodies are never logged.
+	// Logger is told why a request was answered with 500 or 503, or left in doubt; nil = silent. Keys and bodies are never logged.
 	Logger *slog.Logger
 }
 

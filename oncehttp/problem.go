@@ -67,13 +67,18 @@ var (
 func refusal(err error, ran bool) *problem {
 	var failed *receiver.StoredError
 	switch {
-	case errors.Is(err, receiver.ErrInDoubt):
-		return inDoubt
+	// A doubt that could not be recorded is not one that waits to be settled.
 	case errors.Is(err, receiver.ErrUnrecorded), errors.Is(err, receiver.ErrLeaseLost):
 		return &problem{
 			kind: "unrecorded", status: http.StatusInternalServerError, title: "The request was handled, but that could not be recorded",
 			detail: "It had its effect, its response is lost, and whether a repetition would be recognised is not certain.", cause: err,
 		}
+	case errors.Is(err, receiver.ErrInDoubt):
+		p := *inDoubt
+		if ran {
+			p.cause = err // said once, and not for each duplicate
+		}
+		return &p
 	case errors.Is(err, receiver.ErrKeyReused):
 		return keyReused
 	case errors.Is(err, receiver.ErrInFlight):

@@ -272,6 +272,7 @@ func TestWhatCanNotBeRecordedIsNotSent(t *testing.T) {
 			_, err := io.WriteString(w, strings.Repeat("secret", 100))
 			require.ErrorIs(t, err, receiver.ErrUnrecorded)
 		},
+		"in doubt": func(w http.ResponseWriter, r *http.Request) { InDoubt(r.Context(), nil) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			var log []string

@@ -40,8 +40,8 @@ type Options struct {
 	// store's state and outgoing messages are one commit. A response that is not kept rolls them back. One that is
 	// flushed, or too large to be kept, commits them as its first byte leaves; then the transaction is over.
 	Tx bool
-	// Keep keeps more responses than those that are kept anyway (2xx, 3xx, and 4xx other than 401, 403, 408, 425 and
-	// 429): those for which it returns true. It must not change h.
+	// Keep keeps more responses than those that are kept anyway (2xx, 3xx, and 4xx without a Retry-After, other than
+	// 401, 403, 408, 425 and 429): those for which it returns true. It must not change h.
 	Keep func(status int, h http.Header) bool
 	// Fingerprint returns what is equal for duplicates of a request, and different for others: the same key with
 	// another is 422. Default: all of method, path, query, Content-Type, Content-Encoding and body; CanonicalJSON is

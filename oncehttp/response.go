@@ -155,6 +155,9 @@ func (p *response) kept() bool {
 	switch s := p.status; {
 	case s == http.StatusUnauthorized, s == http.StatusForbidden, s == http.StatusRequestTimeout, s == http.StatusTooEarly,
 		s == http.StatusTooManyRequests:
+	case s >= 400 && s <= 499 && len(p.sent["Retry-After"]) > 0:
+		// It says itself that it will be another answer then. A service behind the handler that guards itself, and is
+		// still at work, answers 409 so: kept, that would be all that the client is ever told.
 	case s >= 200 && s <= 499:
 		return true
 	}

@@ -429,3 +429,22 @@ func TestAPanicFreesTheKeyAndGoesOnUp(t *testing.T) {
 	require.Equal(t, "half", post(h, quoted, "").Body.String())
 	require.Equal(t, 2, n)
 }
+
+// A refusal that says when to ask again says that it will be another one then: kept, it would be the only answer ever. A
+// service behind the handler that has its own guard, and is still at work, answers so.
+func TestARefusalForAWhileIsNotKept(t *testing.T) {
+	for _, c := range []struct {
+		status int
+		name   string
+		kept   bool
+	}{{409, "Retry-After", false}, {423, "Retry-After", false}, {409, "X", true}, {303, "Retry-After", true}, {201, "Retry-After", true}} {
+		runs := 0
+		h := guarded(t, Options{}, func(w http.ResponseWriter, r *http.Request) {
+			runs++
+			w.Header().Set(c.name, "1")
+			w.WriteHeader(c.status)
+		})
+		post(h, quoted, "")
+		require.Equal(t, c.kept, post(h, quoted, "").Header().Get("Idempotent-Replayed") == "true", c)
+	}
+}

@@ -2,6 +2,7 @@ package oncehttp
 
 import (
 	"bytes"
+	"context"
 	"crypto/sha256"
 	"errors"
 	"fmt"
@@ -68,7 +69,7 @@ type transport struct {
 // RoundTrip implements http.RoundTripper.
 func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	_, inside := receiver.KeyFrom(req.Context())
-	if !inside || !slices.Contains(t.opts.Methods, req.Method) || len(req.Header[keyHeader]) > 0 {
+	if !inside || !slices.Contains(t.opts.Methods, req.Method) || hasKey(req.Header) {
 		return t.base.RoundTrip(req)
 	}
 	own := *req // a RoundTripper does not change its request
@@ -91,6 +92,20 @@ func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	}
 	own.Header.Set(keyHeader, key)
 	return t.base.RoundTrip(&own)
+}
+
+// hasKey finds a key also under a name that was not written as net/http does: on the wire they are the same, and two
+// would be malformed.
+func hasKey(h http.Header) bool {
+	if len(h[keyHeader]) > 0 {
+		return true
+	}
+	for name, values := range h {
+		if len(values) > 0 && strings.EqualFold(name, keyHeader) {
+			return true
+		}
+	}
+	return false
 }
 
 // stepOf is the step of a request that nobody has named. Keys are made from it, so it is pinned by a test. None of its
@@ -118,7 +133,12 @@ func (t *transport) pin(req *http.Request, step string) error {
 			return fmt.Errorf("oncehttp: the body could not be read: %w", err)
 		}
 	default:
+		// Nobody else looks at the context before the body is here, and a body that stalls ends by being closed.
+		stop := context.AfterFunc(req.Context(), func() { _ = req.Body.Close() })
 		b, err := io.ReadAll(io.LimitReader(req.Body, t.opts.MaxRequest+1))
+		if !stop() {
+			return fmt.Errorf("oncehttp: the body was given up: %w", req.Context().Err())
+		}
 		if err != nil {
 			return fmt.Errorf("oncehttp: the body could not be read: %w", err)
 		}

@@ -349,3 +349,35 @@ func TestKeysGoOnDownstream(t *testing.T) {
 	require.Equal(t, "charged", post(shop, `"another order"`, "").Body.String())
 	require.Equal(t, 2, charges.runs)
 }
+
+// A field name that somebody has written in another way is the same field on the wire, where a second one is malformed.
+func TestAnExistingKeyIsLeftAloneHoweverItIsWritten(t *testing.T) {
+	service := &tripper{}
+	require.NoError(t, deliver(t, receiverOver(t, oncetest.Store(t)), "m", func(ctx context.Context) error {
+		req := outgoing(ctx, pay, "10")
+		req.Header["idempotency-key"] = []string{"mine"}
+		_, err := Transport(service, nil).RoundTrip(req)
+		require.Same(t, req, service.last)
+		return err
+	}))
+}
+
+// A body that comes too slowly to be compared does not hold up a request that has been given up.
+func TestABodyThatNeverEndsIsLeftWhenTheContextEnds(t *testing.T) {
+	service := &tripper{}
+	require.NoError(t, deliver(t, receiverOver(t, oncetest.Store(t)), "m", func(ctx context.Context) error {
+		ctx, cancel := context.WithCancel(ctx)
+		defer cancel()
+		body, in := io.Pipe()
+		req := outgoing(ctx, pay, "")
+		req.Body, req.GetBody, req.ContentLength = body, nil, -1
+		go func() {
+			_, _ = io.WriteString(in, "the beginning") // it is being read
+			cancel()
+		}()
+		_, err := Transport(service, nil).RoundTrip(req)
+		require.ErrorIs(t, err, context.Canceled)
+		require.Empty(t, service.seen)
+		return nil
+	}))
+}

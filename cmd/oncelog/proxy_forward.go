@@ -42,6 +42,11 @@ func newForwarder(o proxyOptions, log *slog.Logger) *forwarder {
 	f := &forwarder{timeout: o.timeout, maxResponse: o.maxResponse, onDoubt: o.onDoubt, log: log}
 	rewrite := func(pr *httputil.ProxyRequest) {
 		pr.Out.Header["X-Forwarded-For"] = pr.In.Header["X-Forwarded-For"] // appended to, not replaced
+		// A client that names the key in its Connection header would have it taken out here: guarded, and then unknown to
+		// a service that honours it.
+		if key, ok := pr.In.Header["Idempotency-Key"]; ok {
+			pr.Out.Header["Idempotency-Key"] = key
+		}
 		pr.SetURL(o.upstream)
 		pr.SetXForwarded()
 	}

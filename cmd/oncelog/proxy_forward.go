@@ -47,6 +47,7 @@ func newForwarder(o proxyOptions, log *slog.Logger) *forwarder {
 		if key, ok := pr.In.Header["Idempotency-Key"]; ok {
 			pr.Out.Header["Idempotency-Key"] = key
 		}
+		pr.Out.URL.RawQuery = pr.In.URL.RawQuery // ReverseProxy takes out what Go would not parse; the service may
 		pr.SetURL(o.upstream)
 		pr.SetXForwarded()
 	}
@@ -56,14 +57,16 @@ func newForwarder(o proxyOptions, log *slog.Logger) *forwarder {
 		Rewrite: rewrite, ErrorLog: errors, ErrorHandler: f.failed,
 		Transport: &http.Transport{
 			DialContext: dial, MaxIdleConnsPerHost: plainIdle, IdleConnTimeout: plainIdleFor, TLSHandshakeTimeout: dialTimeout,
+			DisableCompression: true,
 		},
 	}
 	// net/http sends a request with an Idempotency-Key again by itself when a connection that it had kept fails. It does
 	// not when the connection is new, which besides can't be one that the service is just closing: each of those would
-	// be a doubt.
+	// be a doubt. Nor does it ask for gzip that the client has not asked for, and look into it: an answer that it could
+	// not unpack would be one more.
 	f.guarded = &httputil.ReverseProxy{
 		Rewrite: rewrite, ErrorLog: errors, ErrorHandler: f.lost, ModifyResponse: f.whole,
-		Transport: &http.Transport{DialContext: dial, DisableKeepAlives: true, TLSHandshakeTimeout: dialTimeout},
+		Transport: &http.Transport{DialContext: dial, DisableKeepAlives: true, TLSHandshakeTimeout: dialTimeout, DisableCompression: true},
 	}
 	return f
 }

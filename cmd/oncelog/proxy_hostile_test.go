@@ -2,6 +2,8 @@ package main
 
 import (
 	"bufio"
+	"bytes"
+	"compress/gzip"
 	"fmt"
 	"io"
 	"net"
@@ -42,4 +44,34 @@ func TestProxyKeyReachesTheServiceWhateverConnectionSays(t *testing.T) {
 		resp := raw(t, p.url, fmt.Sprintf("POST /pay HTTP/1.1\nHost: x\nConnection: %s\nIdempotency-Key: \"k%d\"\nContent-Length: 0\n\n", connection, i))
 		require.Equal(t, fmt.Sprintf(`"k%d"`, i), resp.Header.Get("Seen-Key"), connection)
 	}
+}
+
+func TestProxyPassesRequestsAsTheyAre(t *testing.T) {
+	p := startProxy(t, echo(t))
+	for _, key := range []string{"", "Idempotency-Key: \"k\"\n"} {
+		resp := raw(t, p.url, "POST /pay?a=1;b=2&c=%zz HTTP/1.1\nHost: x\n"+key+"Content-Length: 0\n\n")
+		require.Equal(t, "a=1;b=2&c=%zz", resp.Header.Get("Seen-Query"))
+		require.Empty(t, resp.Header.Get("Seen-Encodings"))
+	}
+}
+
+func TestProxyDoesNotLookIntoAnEncoding(t *testing.T) {
+	var b bytes.Buffer
+	z := gzip.NewWriter(&b)
+	_, _ = z.Write([]byte("done"))
+	require.NoError(t, z.Close())
+	cut := b.String()[:b.Len()-4]
+	url, count := counting(t, func(w http.ResponseWriter, _ *http.Request, _ int) {
+		w.Header().Set("Content-Encoding", "gzip")
+		_, _ = io.WriteString(w, cut)
+	})
+	p := startProxy(t, url)
+	for range 2 {
+		resp := raw(t, p.url, "POST /pay HTTP/1.1\nHost: x\nIdempotency-Key: \"k\"\nContent-Length: 0\n\n")
+		body, err := io.ReadAll(resp.Body)
+		require.NoError(t, err)
+		require.Equal(t, cut, string(body))
+		require.Equal(t, "gzip", resp.Header.Get("Content-Encoding"))
+	}
+	require.Equal(t, 1, count())
 }

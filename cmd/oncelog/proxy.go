@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/url"
 	"os/signal"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -185,10 +186,11 @@ func (p *proxyServer) build() error {
 	return nil
 }
 
-// inTime gives the body of a request with a key as long to arrive as the service has to answer: it is held in memory.
+// inTime gives the body of a guarded request as long to arrive as the service has to answer: it is held in memory. Others
+// stream through, and may take their time.
 func (p *proxyServer) inTime(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if len(r.Header.Values("Idempotency-Key")) > 0 {
+		if slices.Contains(p.o.methods, r.Method) && len(r.Header.Values("Idempotency-Key")) > 0 {
 			_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(p.o.timeout)) // the next request has none again
 		}
 		next.ServeHTTP(w, r)

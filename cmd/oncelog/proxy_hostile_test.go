@@ -11,6 +11,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 )
@@ -74,4 +75,37 @@ func TestProxyDoesNotLookIntoAnEncoding(t *testing.T) {
 		require.Equal(t, "gzip", resp.Header.Get("Content-Encoding"))
 	}
 	require.Equal(t, 1, count())
+}
+
+func TestProxyCutsNoBodyThatIsNotGuarded(t *testing.T) {
+	begun := make(chan struct{})
+	url, _ := counting(t, func(w http.ResponseWriter, r *http.Request, _ int) {
+		var b [4]byte
+		_, _ = io.ReadFull(r.Body, b[:2])
+		close(begun)
+		_, _ = io.ReadFull(r.Body, b[2:])
+		_, _ = w.Write(b[:])
+	})
+	p := startProxy(t, url, "--timeout", "1ms")
+	c, err := net.Dial("tcp", strings.TrimPrefix(p.url, "http://"))
+	require.NoError(t, err)
+	defer c.Close()
+	_, err = io.WriteString(c, "PUT /file HTTP/1.1\r\nHost: x\r\nIdempotency-Key: \"k\"\r\nContent-Length: 4\r\n\r\nbo")
+	require.NoError(t, err)
+	<-begun
+	<-time.After(50 * time.Millisecond)
+	_, err = io.WriteString(c, "dy")
+	require.NoError(t, err)
+	resp, err := http.ReadResponse(bufio.NewReader(c), nil)
+	require.NoError(t, err)
+	body, err := io.ReadAll(resp.Body)
+	require.NoError(t, err)
+	require.Equal(t, "body", string(body))
+}
+
+func TestProxySlowBody(t *testing.T) {
+	p := startProxy(t, echo(t), "--timeout", "100ms")
+	resp := raw(t, p.url, "POST /pay HTTP/1.1\nHost: x\nIdempotency-Key: \"k\"\nContent-Length: 4\n\nbo")
+	require.Equal(t, http.StatusRequestTimeout, resp.StatusCode)
+	require.False(t, send(t, p.url+"/pay", "k", "body").replayed)
 }

@@ -42,7 +42,7 @@ methods that are not guarded, pass as they are.
   --wait D            how long a duplicate waits for the one in flight (default 0: 409)
   --timeout D         how long the service may take for a guarded request (default 60s)
   --max-request N     bytes of a guarded request's body (default 1 MiB)
-  --max-response N    bytes of an answer that is kept (default 512 KiB)
+  --max-response N    bytes of an answer that is kept (default 512 KiB, at most 14 MiB)
   --admin ADDR        where /healthz and /metrics are; default: on --listen, where they
                       hide the service's own
   --grace D           how long requests in progress may take once it is told to stop
@@ -65,6 +65,12 @@ type proxyOptions struct {
 	ttl, wait, timeout, grace  time.Duration
 	maxRequest, maxResponse    int64
 }
+
+// A store's value is 15 MiB at most, and an answer's status and headers are a part of it.
+const (
+	mostResponse = 14 << 20
+	aroundBody   = 256 << 10
+)
 
 func parseProxy(args []string) (o proxyOptions, err error) {
 	flags := newFlags()
@@ -97,6 +103,9 @@ func parseProxy(args []string) (o proxyOptions, err error) {
 	case o.ttl <= 0 || o.timeout <= 0 || o.grace < 0 || o.wait < 0 || o.maxRequest <= 0 || o.maxResponse <= 0:
 		return o, usagef("--ttl, --timeout, --max-request and --max-response must be positive, --wait and --grace not negative")
 	}
+	if o.maxResponse > mostResponse {
+		return o, usagef("--max-response %d: the store keeps at most %d", o.maxResponse, mostResponse)
+	}
 	o.upstream, err = url.Parse(*upstream)
 	if err != nil || o.upstream.Scheme != "http" && o.upstream.Scheme != "https" || o.upstream.Host == "" || o.upstream.RawQuery != "" {
 		return o, usagef("--upstream %q: give a URL like http://127.0.0.1:3000", *upstream)
@@ -126,7 +135,9 @@ func proxy(ctx context.Context, std streams, args []string) (err error) {
 	ctx, stop := signal.NotifyContext(ctx, syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
 	log := slog.New(slog.NewTextHandler(std.err, nil))
-	st, err := oncelog.Open(o.dir, &oncelog.Options{TTL: o.ttl, Logger: log})
+	st, err := oncelog.Open(o.dir, &oncelog.Options{
+		TTL: o.ttl, Logger: log, MaxValueSize: int(max(oncelog.DefaultMaxValueSize, o.maxResponse+aroundBody)),
+	})
 	if err != nil {
 		return err
 	}

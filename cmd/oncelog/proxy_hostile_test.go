@@ -109,3 +109,13 @@ func TestProxySlowBody(t *testing.T) {
 	require.Equal(t, http.StatusRequestTimeout, resp.StatusCode)
 	require.False(t, send(t, p.url+"/pay", "k", "body").replayed)
 }
+
+func TestProxyKeepsAnswersAsLongAsItSays(t *testing.T) {
+	long := strings.Repeat("x", 3<<20)
+	url, count := counting(t, func(w http.ResponseWriter, _ *http.Request, _ int) { _, _ = io.WriteString(w, long) })
+	p := startProxy(t, url, "--max-response", fmt.Sprint(len(long)))
+	require.True(t, send(t, p.url, "k", "") == answered{200, long, false, ""})
+	require.True(t, send(t, p.url, "k", "") == answered{200, long, true, ""}, "it is not kept")
+	require.Equal(t, 1, count())
+	failsWith(t, oncelogRun("", "proxy", "--listen", "127.0.0.1:0", "--upstream", url, "--dir", t.TempDir(), "--max-response", "16000000"), exitUsage, "--max-response")
+}

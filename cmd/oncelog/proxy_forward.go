@@ -101,6 +101,11 @@ func (f *forwarder) whole(resp *http.Response) error {
 	if resp.StatusCode == http.StatusSwitchingProtocols {
 		return errors.New("the service switched protocols, which a request with a key can't")
 	}
+	if resp.StatusCode == http.StatusConflict && f.onDoubt == receiver.Retry && resp.Header.Get("Retry-After") == "" {
+		// The service honours the key, and may be at work on an attempt whose answer was lost: that is what 409 means then.
+		// With Retry-After it is not kept, so the next attempt reaches the service.
+		resp.Header.Set("Retry-After", "1")
+	}
 	var b bytes.Buffer
 	_, err := b.ReadFrom(io.LimitReader(resp.Body, f.maxResponse+1))
 	if err != nil {

@@ -119,3 +119,27 @@ func TestProxyKeepsAnswersAsLongAsItSays(t *testing.T) {
 	require.Equal(t, 1, count())
 	failsWith(t, oncelogRun("", "proxy", "--listen", "127.0.0.1:0", "--upstream", url, "--dir", t.TempDir(), "--max-response", "16000000"), exitUsage, "--max-response")
 }
+
+func TestProxyAsksAgainWhileTheServiceIsAtWork(t *testing.T) {
+	for _, after := range []string{"", "3"} {
+		url, count := counting(t, func(w http.ResponseWriter, _ *http.Request, n int) {
+			switch n {
+			case 1:
+				w.WriteHeader(http.StatusGatewayTimeout)
+			case 2:
+				if after != "" {
+					w.Header().Set("Retry-After", after)
+				}
+				w.WriteHeader(http.StatusConflict)
+			default:
+				_, _ = io.WriteString(w, "charged")
+			}
+		})
+		p := startProxy(t, url, "--on-doubt", "retry")
+		require.Equal(t, 504, send(t, p.url, "k", "").status)
+		require.Equal(t, 409, send(t, p.url, "k", "").status)
+		require.Equal(t, answered{200, "charged", false, ""}, send(t, p.url, "k", ""))
+		require.Equal(t, answered{200, "charged", true, ""}, send(t, p.url, "k", ""))
+		require.Equal(t, 3, count())
+	}
+}

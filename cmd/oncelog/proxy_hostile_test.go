@@ -16,6 +16,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
+// echo is a service that answers with what it was sent.
 func echo(t testing.TB) string {
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Seen-Query", r.URL.RawQuery)
@@ -27,6 +28,7 @@ func echo(t testing.TB) string {
 	return s.URL
 }
 
+// raw sends a request byte for byte and returns the answer.
 func raw(t testing.TB, url, request string) *http.Response {
 	t.Helper()
 	c, err := net.Dial("tcp", strings.TrimPrefix(url, "http://"))
@@ -39,6 +41,8 @@ func raw(t testing.TB, url, request string) *http.Response {
 	return resp
 }
 
+// A request that names its key as a matter of the connection would be guarded here and reach the service without one: a
+// service that honours the key could not.
 func TestProxyKeyReachesTheServiceWhateverConnectionSays(t *testing.T) {
 	p := startProxy(t, echo(t))
 	for i, connection := range []string{"Idempotency-Key", "close, idempotency-key", "x"} {
@@ -47,6 +51,8 @@ func TestProxyKeyReachesTheServiceWhateverConnectionSays(t *testing.T) {
 	}
 }
 
+// The service is sent what the client sent: also a query that Go's own parser would not take, and no encodings but those
+// that the client understands.
 func TestProxyPassesRequestsAsTheyAre(t *testing.T) {
 	p := startProxy(t, echo(t))
 	for _, key := range []string{"", "Idempotency-Key: \"k\"\n"} {
@@ -56,6 +62,7 @@ func TestProxyPassesRequestsAsTheyAre(t *testing.T) {
 	}
 }
 
+// What the service compresses unasked, or badly, is an answer as any other.
 func TestProxyDoesNotLookIntoAnEncoding(t *testing.T) {
 	var b bytes.Buffer
 	z := gzip.NewWriter(&b)
@@ -77,6 +84,7 @@ func TestProxyDoesNotLookIntoAnEncoding(t *testing.T) {
 	require.Equal(t, 1, count())
 }
 
+// The time that a guarded request's body has is not for bodies that pass through.
 func TestProxyCutsNoBodyThatIsNotGuarded(t *testing.T) {
 	begun := make(chan struct{})
 	url, _ := counting(t, func(w http.ResponseWriter, r *http.Request, _ int) {
@@ -103,6 +111,7 @@ func TestProxyCutsNoBodyThatIsNotGuarded(t *testing.T) {
 	require.Equal(t, "body", string(body))
 }
 
+// A guarded body that does not come in time is refused, and claims nothing.
 func TestProxySlowBody(t *testing.T) {
 	p := startProxy(t, echo(t), "--timeout", "100ms")
 	resp := raw(t, p.url, "POST /pay HTTP/1.1\nHost: x\nIdempotency-Key: \"k\"\nContent-Length: 4\n\nbo")
@@ -110,6 +119,7 @@ func TestProxySlowBody(t *testing.T) {
 	require.False(t, send(t, p.url+"/pay", "k", "body").replayed)
 }
 
+// An answer of the size that --max-response names is kept, and a size that can't be is refused.
 func TestProxyKeepsAnswersAsLongAsItSays(t *testing.T) {
 	long := strings.Repeat("x", 3<<20)
 	url, count := counting(t, func(w http.ResponseWriter, _ *http.Request, _ int) { _, _ = io.WriteString(w, long) })
@@ -120,6 +130,8 @@ func TestProxyKeepsAnswersAsLongAsItSays(t *testing.T) {
 	failsWith(t, oncelogRun("", "proxy", "--listen", "127.0.0.1:0", "--upstream", url, "--dir", t.TempDir(), "--max-response", "16000000"), exitUsage, "--max-response")
 }
 
+// The first attempt's answer was lost, and the service, which honours the key, is still at work when it is asked again: it
+// says 409. That is not the result.
 func TestProxyAsksAgainWhileTheServiceIsAtWork(t *testing.T) {
 	for _, after := range []string{"", "3"} {
 		url, count := counting(t, func(w http.ResponseWriter, _ *http.Request, n int) {

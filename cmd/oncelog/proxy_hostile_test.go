@@ -9,7 +9,9 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -154,4 +156,124 @@ func TestProxyAsksAgainWhileTheServiceIsAtWork(t *testing.T) {
 		require.Equal(t, answered{200, "charged", true, ""}, send(t, p.url, "k", ""))
 		require.Equal(t, 3, count())
 	}
+}
+
+// A request that outlives the grace is cut while the service is at work on it: its key is in doubt, and not free.
+func TestProxyGraceExceeded(t *testing.T) {
+	inside, release := make(chan struct{}), make(chan struct{})
+	url, count := counting(t, func(w http.ResponseWriter, _ *http.Request, n int) {
+		if n == 1 {
+			close(inside)
+			<-release
+		}
+		_, _ = io.WriteString(w, "done")
+	})
+	defer close(release)
+	dir := filepath.Join(t.TempDir(), "store")
+	cmd := process(t, "proxy", "--listen", "127.0.0.1:0", "--upstream", url, "--dir", dir, "--grace", "10ms", "--quiet")
+	var errs bytes.Buffer
+	cmd.Stderr = &errs
+	out, err := cmd.StdoutPipe()
+	require.NoError(t, err)
+	require.NoError(t, cmd.Start())
+	line, err := bufio.NewReader(out).ReadString('\n')
+	require.NoError(t, err)
+	at := "http://" + strings.TrimSpace(strings.TrimPrefix(line, "listening on "))
+	cut := make(chan error, 1)
+	go func() {
+		_, err := trySend(at, "k", "")
+		cut <- err
+	}()
+	<-inside
+	require.NoError(t, cmd.Process.Signal(syscall.SIGTERM))
+	require.Error(t, <-cut)
+	require.Error(t, cmd.Wait())
+	require.Equal(t, exitFailed, cmd.ProcessState.ExitCode(), errs.String())
+	require.Contains(t, errs.String(), "cut after 10ms")
+	require.Equal(t, 1, strings.Count(errs.String(), "\n"), errs.String())
+	require.Contains(t, done(t, "", "doubts", dir, "--json"), ` k"`)
+	p := startProxyIn(t, dir, url)
+	require.Equal(t, "in-doubt", send(t, p.url, "k", "").kind)
+	require.Equal(t, 1, count())
+}
+
+// A service that answers before it has read the request, and leaves, has answered.
+func TestProxyServiceThatDoesNotRead(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer l.Close()
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			_, _ = http.ReadRequest(bufio.NewReader(c)) // its header
+			_, _ = io.WriteString(c, "HTTP/1.1 422 No\r\nContent-Length: 2\r\nConnection: close\r\n\r\nno")
+			_ = c.(*net.TCPConn).CloseWrite()
+			_, _ = io.Copy(io.Discard, c)
+			_ = c.Close()
+		}
+	}()
+	p := startProxy(t, "http://"+l.Addr().String())
+	long := strings.Repeat("x", 1<<20)
+	require.Equal(t, answered{422, "no", false, ""}, send(t, p.url, "k", long))
+	require.Equal(t, answered{422, "no", true, ""}, send(t, p.url, "k", long))
+}
+
+// A guarded request can't switch protocols; one that is not guarded can.
+func TestProxyUpgrade(t *testing.T) {
+	url, count := counting(t, func(w http.ResponseWriter, r *http.Request, _ int) {
+		conn, rw, err := w.(http.Hijacker).Hijack()
+		if err != nil {
+			panic(err)
+		}
+		defer conn.Close()
+		_, _ = io.WriteString(conn, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n")
+		line, _ := rw.ReadString('\n')
+		_, _ = io.WriteString(conn, line)
+	})
+	p := startProxy(t, url)
+	const head = "HTTP/1.1\nHost: x\nConnection: Upgrade\nUpgrade: x\n"
+	c, err := net.Dial("tcp", strings.TrimPrefix(p.url, "http://"))
+	require.NoError(t, err)
+	defer c.Close()
+	_, err = io.WriteString(c, strings.ReplaceAll("GET / "+head+"\n", "\n", "\r\n"))
+	require.NoError(t, err)
+	in := bufio.NewReader(c)
+	resp, err := http.ReadResponse(in, nil)
+	require.NoError(t, err)
+	require.Equal(t, 101, resp.StatusCode)
+	_, err = io.WriteString(c, "hello\n")
+	require.NoError(t, err)
+	line, err := in.ReadString('\n')
+	require.NoError(t, err)
+	require.Equal(t, "hello\n", line)
+	for range 2 {
+		resp := raw(t, p.url, "POST / "+head+"Idempotency-Key: \"k\"\nContent-Length: 0\n\n")
+		require.Equal(t, 409, resp.StatusCode)
+	}
+	require.Equal(t, 2, count())
+}
+
+// Folded and doubled fields, and lengths that contradict each other, reach no service.
+func TestProxySmuggling(t *testing.T) {
+	url, count := counting(t, func(w http.ResponseWriter, _ *http.Request, _ int) {})
+	p := startProxy(t, url)
+	for _, h := range []string{
+		"Idempotency-Key: \"k\"\nidempotency-key: \"k\"\nContent-Length: 0\n", "Idempotency-Key: \"k\", \"l\"\nContent-Length: 0\n",
+		"Idempotency-Key : \"k\"\nContent-Length: 0\n", "Idempotency-Key:\nContent-Length: 0\n", "IDEMPOTENCY-KEY: \"k\nContent-Length: 0\n",
+		"Idempotency-Key: \"k\"\nContent-Length: 4\nContent-Length: 5\n", "Idempotency-Key: \"k\"\nTransfer-Encoding: gzip, chunked\n",
+		"Idempotency-Key: \"\x80\"\nContent-Length: 0\n", "Idempotency-Key: \"a\x00b\"\nContent-Length: 0\n",
+	} {
+		resp := raw(t, p.url, "POST / HTTP/1.1\nHost: x\n"+h+"\n")
+		require.GreaterOrEqual(t, resp.StatusCode, 400, h)
+		require.Less(t, resp.StatusCode, 502, h)
+	}
+	require.Zero(t, count())
+	// Of a length and chunks, the chunks are the body, and the service is told one length.
+	resp := raw(t, p.url, "POST / HTTP/1.1\nHost: x\nIdempotency-Key: \"k\"\nTransfer-Encoding: chunked\n\n4\nbody\n0\n\n")
+	require.Equal(t, 200, resp.StatusCode)
+	require.True(t, send(t, p.url+"/", "k", "body").replayed)
+	require.Equal(t, 1, count())
 }

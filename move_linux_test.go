@@ -52,3 +52,24 @@ func TestACopyWaitsAndTheLogFails(t *testing.T) {
 	has(t, s, "key 0", strings.Repeat("v", 200))
 	requireNoClaims(t, s)
 }
+
+// The change that a copy gave way to may fail. Then nothing replaces the record, and its segment stays.
+func TestACopyGivesWayToAChangeThatFails(t *testing.T) {
+	o := quick
+	o.SegmentSize = minSegmentSize
+	s, dir := sealedFirst(t, o, some(t))
+	one := placed(t, s, "key 0")
+	c, _ := s.claims.hold(one.name, nil)
+	_, _, err := s.current(c)
+	require.NoError(t, err)
+	ch := []change{{c, recordFor("key 0", "after")}}
+	commit, err := s.stage(100, 0, ch, nil)
+	require.NoError(t, err)
+	s.claims.release(c, true)
+	breakWrites(t, dir)
+	require.ErrorIs(t, s.settle(commit, ch[:0]), ErrFailed)
+	require.ErrorIs(t, s.entered(commit), ErrFailed)
+	s.claims.withdraw(c, commit)
+	has(t, s, "key 0", strings.Repeat("v", 200))
+	requireNoClaims(t, s)
+}

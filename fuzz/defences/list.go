@@ -184,6 +184,43 @@ var defences = []defence{
 		rungs:    []rung{in(".", "TestPublishedBetweenLookUpAndClaim")},
 	},
 	{
+		name:     "look-up under the lease",
+		prevents: "Work that is run again, because its result was recorded between the look-up and the lease",
+		file:     "backend.go",
+		old: `	c, ok, err := s.recorded(n, req.Fingerprint)
+	if err != nil || ok && c.State == receiver.StateDone {
+		return c, err
+	}
+	l.doubt = ok`,
+		new: `	c, ok, err := receiver.Claim{}, false, error(nil)
+	l.doubt = ok`,
+		rungs: []rung{in(".", "TestRecordedBetweenLookUpAndLease")},
+	},
+	{
+		name:     "table before index",
+		prevents: "A record that is missed because it went from the claim table into the index between the two questions",
+		file:     "read.go",
+		old: `	if v, ok := s.claims.visible(n, s.log); ok {
+		return candidate{version: v}
+	}
+	loc, _ := s.keys.Lookup(n.hash, byte(n.space), n.key)
+	return candidate{loc: loc}`,
+		new: `	loc, _ := s.keys.Lookup(n.hash, byte(n.space), n.key)
+	if v, ok := s.claims.visible(n, s.log); ok {
+		return candidate{version: v}
+	}
+	return candidate{loc: loc}`,
+		rungs: []rung{in(".", "TestWhatWasSeenIsSeenWhileItMoves")},
+	},
+	{
+		name:     "beginning of a strict source",
+		prevents: "A number that is refused, or run, because of another's that a crash takes",
+		file:     "sequence.go",
+		old:      `		if staged != nil {`,
+		new:      `		if staged != nil && !ok {`,
+		rungs:    []rung{in(".", "TestPromise1AStrictSourceWaitsForItsBeginning")},
+	},
+	{
 		name:     "snapshot after log sync",
 		prevents: "A snapshot that knows of transactions which a power cut has taken from the log",
 		file:     "snapshot.go",

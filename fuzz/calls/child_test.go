@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/oncelog/oncelog"
@@ -35,7 +36,9 @@ func TestMain(m *testing.M) {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
 		}
-		(&child{dir: dir, seed: seed, now: Begins}).run()
+		c := &child{dir: dir, seed: seed}
+		c.now.Store(Begins)
+		c.run()
 		os.Exit(0)
 	}
 	os.Exit(m.Run())
@@ -45,7 +48,7 @@ func TestMain(m *testing.M) {
 type child struct {
 	dir  string
 	seed uint64
-	now  int64
+	now  atomic.Int64 // housekeeping reads it too
 	st   *oncelog.Store
 	s    *Service
 }
@@ -71,7 +74,7 @@ func (c *child) run() {
 		return
 	}
 	for i, o := range EveryKind(c.seed, lifeRounds) {
-		say(Line{What: "begin", Op: &o, Now: c.now})
+		say(Line{What: "begin", Op: &o, Now: c.now.Load()})
 		answer, err := c.s.Do(o)
 		say(Line{What: "answer", Answer: answer, Failure: NewFailure(err)})
 		if i%reopenAfter == reopenAfter-1 {
@@ -79,7 +82,7 @@ func (c *child) run() {
 				c.copy()
 			}
 			c.close()
-			c.now += 30 * 3600 * 1000 // some of the records expire
+			c.now.Add(30 * 3600 * 1000) // some of the records expire
 			if !c.open() {
 				return
 			}
@@ -92,7 +95,7 @@ func (c *child) run() {
 func (c *child) open() bool {
 	for range 2 {
 		say(Line{What: "open"})
-		o := Options(func() int64 { return c.now })
+		o := Options(c.now.Load)
 		o.Logger = slog.New(logger{})
 		st, err := oncelog.Open(filepath.Join(c.dir, "store"), o)
 		say(Line{What: "opened", Failure: NewFailure(err)})
@@ -105,7 +108,7 @@ func (c *child) open() bool {
 		}
 		say(Line{What: "look"})
 		got, err := c.s.Contents(0)
-		say(Line{What: "found", Contents: got, Now: c.now, Failure: NewFailure(err)})
+		say(Line{What: "found", Contents: got, Now: c.now.Load(), Failure: NewFailure(err)})
 		if err == nil {
 			return true
 		}
@@ -135,7 +138,7 @@ func (c *child) copy() {
 	if err != nil {
 		return
 	}
-	o := Options(func() int64 { return c.now })
+	o := Options(c.now.Load)
 	o.ReadOnly = true
 	say(Line{What: "open copy"})
 	st, err := oncelog.Open(dir, o)
@@ -148,7 +151,7 @@ func (c *child) copy() {
 		panic(err)
 	}
 	got, err := s.Contents(0)
-	say(Line{What: "copy", Contents: got, Now: c.now, Failure: NewFailure(err)})
+	say(Line{What: "copy", Contents: got, Now: c.now.Load(), Failure: NewFailure(err)})
 	_ = st.Close() // wrote nothing
 }
 

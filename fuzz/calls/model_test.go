@@ -3,6 +3,7 @@ package calls
 import (
 	"math/rand/v2"
 	"path/filepath"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -19,13 +20,14 @@ func TestTheModelIsTheStore(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "store")
 	for caller := range 2 {
 		rnd := rand.New(rand.NewPCG(seed, uint64(caller)))
-		now := int64(Begins) + int64(caller)*1000*3600*1000
+		var clock atomic.Int64 // housekeeping reads it too
+		clock.Store(Begins + int64(caller)*1000*3600*1000)
 		var st *oncelog.Store
 		s, state := (*Service)(nil), NewState()
 		kinds := map[Kind]int{}
 		open := func() {
 			var err error
-			st, err = oncelog.Open(dir, Options(func() int64 { return now }))
+			st, err = oncelog.Open(dir, Options(clock.Load))
 			require.NoError(t, err)
 			s, err = NewService(st)
 			require.NoError(t, err)
@@ -34,7 +36,7 @@ func TestTheModelIsTheStore(t *testing.T) {
 		for n := range uint64(2000) {
 			o := Choose(rnd, caller, n+1)
 			kinds[o.Kind]++
-			states, want := state.After(o, now)
+			states, want := state.After(o, clock.Load())
 			got, err := s.Do(o)
 			require.NoError(t, err, "%+v", o)
 			require.Equal(t, want, got, "%+v", o)
@@ -44,11 +46,11 @@ func TestTheModelIsTheStore(t *testing.T) {
 			if n%20 == 0 {
 				got, err := s.Contents(caller)
 				require.NoError(t, err)
-				want := state.Contents(caller, now)
+				want := state.Contents(caller, clock.Load())
 				require.True(t, got == want, "after %+v:\n%s", o, Difference(want, got))
 			}
 			if n%50 == 0 {
-				now += rnd.Int64N(20 * 3600 * 1000)
+				clock.Add(rnd.Int64N(20 * 3600 * 1000))
 			}
 			if n%200 == 0 {
 				require.NoError(t, st.Close())

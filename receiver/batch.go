@@ -187,23 +187,15 @@ func (b *batch) flush() (first error) {
 		all[i] = Completion{Key: it.key, Token: it.c.token, Result: it.res}
 	}
 	ends := b.store.CompleteAll(ctx, all)
-	for _, withValue := range []bool{true, false} { // as for a single call: once more with its result, then without
-		var again []int
-		var retry []Completion
-		for i := range ends {
-			res, ok := withoutValue(stored[i], ends[i].Err)
-			if !ok {
-				continue
-			}
-			if withValue {
-				res = stored[i]
-			}
+	var again []int
+	var retry []Completion
+	for i := range ends {
+		if res, ok := withoutValue(stored[i], ends[i].Err); ok {
 			again = append(again, i)
 			retry = append(retry, Completion{Key: all[i].Key, Token: all[i].Token, Result: res})
 		}
-		if len(again) == 0 {
-			break
-		}
+	}
+	if len(again) > 0 {
 		for n, end := range b.store.CompleteAll(ctx, retry) {
 			i := again[n]
 			if end.Err == nil {

@@ -176,10 +176,6 @@ func (a *attempt) record(c *call, res Result) (Outcome, error) {
 	res.TTL, res.ResultTTL = a.ttl, a.resultTTL
 	stored := res
 	until, err := complete(stored)
-	if _, ok := withoutValue(stored, err); ok {
-		// It need not be the value's fault: a read may have failed for once, and a result is worth a second try.
-		until, err = complete(stored)
-	}
 	if fallback, ok := withoutValue(stored, err); ok {
 		var again error
 		if until, again = complete(fallback); again == nil {

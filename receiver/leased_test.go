@@ -73,7 +73,7 @@ func TestAnswersThatAreLost(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, "v", string(out.Value), "the second try is not what is stored")
 
-		s.Lose("complete", 3)
+		s.Lose("complete", 2)
 		out, err = r.Do(t.Context(), "all", fn)
 		require.ErrorIs(t, err, receiver.ErrUnrecorded)
 		require.Equal(t, "v", string(out.Value))

@@ -198,7 +198,7 @@ func restore(dir string, r io.Reader) error {
 // restoreSegments writes the segments and returns the number of the last transaction.
 func restoreSegments(walDir string, in *summed) (through uint64, err error) {
 	var b [16]byte
-	for {
+	for last := uint64(0); ; {
 		if _, err := io.ReadFull(in, b[:1]); err != nil {
 			return 0, broken(err)
 		}
@@ -211,6 +211,12 @@ func restoreSegments(walDir string, in *summed) (through uint64, err error) {
 			if size > wal.MaxSegment {
 				return 0, fmt.Errorf("%w: a segment of %d bytes", ErrBackup, size)
 			}
+			// The log may have left numbers out, which the opening below will judge. One that has been here would be in the
+			// way of its own file.
+			if number <= last {
+				return 0, fmt.Errorf("%w: segment %d comes after segment %d", ErrBackup, number, last)
+			}
+			last = number
 			if err := wal.Place(walDir, number, io.LimitReader(in, int64(size)), int64(size)); err != nil {
 				return 0, broken(err)
 			}

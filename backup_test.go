@@ -2,9 +2,11 @@ package oncelog
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"path/filepath"
 	"sync/atomic"
@@ -87,6 +89,17 @@ func TestRestoreOfABrokenBackup(t *testing.T) {
 			require.True(t, errors.Is(err, ErrBackup) || errors.Is(err, ErrTooNew) || errors.Is(err, ErrCorrupt), "%d: %v", at, err)
 			require.NoDirExists(t, dir)
 		}
+	}
+	// A number that is wrong, whatever it is, and not only one that no other segment has.
+	second := backupHead + 17 + int(binary.LittleEndian.Uint64(backup[backupHead+9:]))
+	require.Equal(t, byte(backupSegment), backup[second])
+	first := binary.LittleEndian.Uint64(backup[backupHead+1:])
+	for _, number := range []uint64{first, first - 1, 0, first + 2, math.MaxUint64} {
+		b := bytes.Clone(backup)
+		binary.LittleEndian.PutUint64(b[second+1:], number)
+		err := Restore(dir, bytes.NewReader(b))
+		require.True(t, errors.Is(err, ErrBackup) || errors.Is(err, ErrCorrupt), "%d: %v", number, err)
+		require.NoDirExists(t, dir)
 	}
 	failing := errors.New("the network is gone")
 	require.ErrorIs(t, Restore(dir, io.MultiReader(bytes.NewReader(backup[:1000]), broken2{failing})), failing)

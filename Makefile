@@ -28,6 +28,8 @@ bench: ## oncelog beside its peers, half an hour; results into bench/results
 bench-own: ## the benchmarks of our own packages, about ten minutes
 	go test ./bench -run '^$$' -bench 'Commit|Lone' -benchtime 20x
 	go test ./bench -run '^$$' -bench Lookup -large
+	go test ./bench -run '^$$' -bench '^BenchmarkDo$$'
+	go test ./bench -run '^$$' -bench 'Batch|Open|Snapshot|Compact|Steady|Beside|Collector' -benchtime 5x
 
 .PHONY: fuzz
 fuzz: ## look for bytes that a decoder takes wrongly, a minute each

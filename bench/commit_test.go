@@ -50,7 +50,7 @@ func openWAL(b *testing.B, dir string) rival {
 	require.NoError(b, err)
 	b.Cleanup(func() { require.NoError(b, l.Close()) })
 	var ids atomic.Uint64
-	return rival{writer: func() func() error {
+	return rival{logged: func() uint64 { return l.Stats().Bytes }, writer: func() func() error {
 		payload := make([]byte, frameSize-ownPart)
 		payload[0] = 1 // not one of the log's own kinds
 		c := wal.NewCommit(nil)
@@ -74,7 +74,7 @@ func openStore(b *testing.B, dir string) rival {
 	require.NoError(b, err)
 	b.Cleanup(func() { require.NoError(b, s.Close()) })
 	var ids atomic.Uint64
-	return rival{writer: func() func() error {
+	return rival{logged: func() uint64 { return s.Stats().LogBytes }, writer: func() func() error {
 		key, value := make([]byte, keySize), make([]byte, valueSize)
 		return func() error {
 			nameKey(key, ids.Add(1))

@@ -5,7 +5,6 @@ package bench
 import (
 	"context"
 	"path/filepath"
-	"slices"
 	"testing"
 	"time"
 
@@ -27,48 +26,63 @@ func BenchmarkDo(b *testing.B) {
 		b.Cleanup(func() { require.NoError(b, s.Close()) })
 		return s
 	}
-	b.Run("duplicate", func(b *testing.B) {
-		r, err := open(b).Receiver(nil)
-		require.NoError(b, err)
+	// run measures so that ns/op is of calls that nobody times one by one; those come after.
+	run := func(b *testing.B, s *oncelog.Store, call func() error) {
 		b.ReportAllocs()
 		for b.Loop() {
-			if _, err := r.Do(ctx, "order-4711", fn); err != nil {
+			if err := call(); err != nil {
 				b.Fatal(err)
 			}
 		}
+		reportCalls(b, call)
+		if st := s.Stats(); st.Keys > 1 {
+			b.ReportMetric(logPerByte(st.LogBytes, int(st.Keys)), "log/byte")
+		}
+	}
+	b.Run("duplicate", func(b *testing.B) {
+		s := open(b)
+		r, err := s.Receiver(nil)
+		require.NoError(b, err)
+		run(b, s, func() error {
+			_, err := r.Do(ctx, "order-4711", fn)
+			return err
+		})
 	})
 	b.Run("duplicate/PutIfAbsent", func(b *testing.B) {
 		s := open(b)
-		b.ReportAllocs()
-		for b.Loop() {
-			if _, _, err := s.PutIfAbsent([]byte("order-4711"), value, 0); err != nil {
-				b.Fatal(err)
-			}
-		}
+		run(b, s, func() error {
+			_, _, err := s.PutIfAbsent([]byte("order-4711"), value, 0)
+			return err
+		})
 	})
 	b.Run("fresh", func(b *testing.B) {
-		r, err := open(b).Receiver(nil)
+		s := open(b)
+		r, err := s.Receiver(nil)
 		require.NoError(b, err)
-		key := make([]byte, keySize)
-		b.ReportAllocs()
-		for i := uint64(0); b.Loop(); i++ {
-			nameKey(key, i)
-			if _, err := r.Do(ctx, string(key), fn); err != nil {
-				b.Fatal(err)
-			}
-		}
+		next := keys()
+		run(b, s, func() error {
+			_, err := r.Do(ctx, string(next()), fn)
+			return err
+		})
 	})
 	b.Run("fresh/PutIfAbsent", func(b *testing.B) {
 		s := open(b)
-		key := make([]byte, keySize)
-		b.ReportAllocs()
-		for i := uint64(0); b.Loop(); i++ {
-			nameKey(key, i)
-			if _, _, err := s.PutIfAbsent([]byte(string(key)), value, 0); err != nil {
-				b.Fatal(err)
-			}
-		}
+		next := keys()
+		run(b, s, func() error {
+			_, _, err := s.PutIfAbsent([]byte(string(next())), value, 0)
+			return err
+		})
 	})
+}
+
+// keys returns a function that names one key after the other, in the same bytes.
+func keys() func() []byte {
+	id, key := uint64(0), make([]byte, keySize)
+	return func() []byte {
+		id++
+		nameKey(key, id)
+		return key
+	}
 }
 
 // BenchmarkBatch is a lone consumer, durable: a hundred messages by DoAll, beside a hundred calls of Do. Both in turn,
@@ -83,18 +97,13 @@ func BenchmarkBatch(b *testing.B) {
 	defer func() { require.NoError(b, s.Close()) }()
 	r, err := s.Receiver(nil)
 	require.NoError(b, err)
-	n := uint64(0)
-	key := make([]byte, keySize)
-	next := func() string {
-		n++
-		nameKey(key, n)
-		return string(key)
-	}
+	next := keys()
 	var ratios, batches []float64
+	var single []time.Duration
 	for b.Loop() {
 		calls := make([]receiver.Call, messages)
 		for i := range calls {
-			calls[i] = receiver.Call{Key: next(), Fn: fn}
+			calls[i] = receiver.Call{Key: string(next()), Fn: fn}
 		}
 		start := time.Now()
 		if _, err := r.DoAll(ctx, calls); err != nil {
@@ -103,15 +112,19 @@ func BenchmarkBatch(b *testing.B) {
 		batch := time.Since(start)
 		start = time.Now()
 		for range messages {
-			if _, err := r.Do(ctx, next(), fn); err != nil {
+			began := time.Now()
+			if _, err := r.Do(ctx, string(next()), fn); err != nil {
 				b.Fatal(err)
 			}
+			single = append(single, time.Since(began))
 		}
 		ratios = append(ratios, float64(time.Since(start))/float64(batch))
 		batches = append(batches, messages/batch.Seconds())
 	}
-	slices.Sort(ratios)
-	slices.Sort(batches)
-	b.ReportMetric(ratios[len(ratios)/2], "x-Do")
-	b.ReportMetric(batches[len(batches)/2], "messages/s")
+	b.ReportMetric(median(ratios), "x-Do")
+	b.ReportMetric(median(batches), "messages/s")
+	b.ReportMetric(messages/median(batches)*1e6, "batch-p50-us") // too few rounds for more of it
+	reportQuantiles(b, "Do-", quantiles(single))
+	st := s.Stats()
+	b.ReportMetric(logPerByte(st.LogBytes, int(st.Keys)), "log/byte")
 }

@@ -31,6 +31,8 @@ type rival struct {
 	writer func() func() error
 	// prepare is called before each slice of so many operations, outside the measured time. May be nil.
 	prepare func(ops int) error
+	// logged returns the bytes of log so far. nil for the limit, whose frames have one size.
+	logged func() uint64
 
 	ops []func() error // of the goroutines so far
 }
@@ -74,9 +76,46 @@ func (r *rival) slice(b *testing.B, writers, n int) sample {
 	for _, err := range errs {
 		require.NoError(b, err)
 	}
+	s := quantiles(took)
+	s.rate = float64(n) / all.Seconds()
+	return s
+}
+
+// quantiles returns a sample without a rate.
+func quantiles(took []time.Duration) (s sample) {
+	if len(took) == 0 {
+		return s
+	}
 	slices.Sort(took)
-	at := func(q float64) float64 { return float64(took[int(q*float64(n-1))]) / float64(time.Microsecond) }
-	return sample{rate: float64(n) / all.Seconds(), p50: at(0.5), p99: at(0.99), p999: at(0.999)}
+	at := func(q float64) float64 { return float64(took[int(q*float64(len(took)-1))]) / float64(time.Microsecond) }
+	return sample{p50: at(0.5), p99: at(0.99), p999: at(0.999)}
+}
+
+// reportQuantiles reports the medians over samples of each quantile, under names that begin with prefix.
+func reportQuantiles(b *testing.B, prefix string, samples ...sample) {
+	b.ReportMetric(medianOf(samples, func(s sample) float64 { return s.p50 }), prefix+"p50-us")
+	b.ReportMetric(medianOf(samples, func(s sample) float64 { return s.p99 }), prefix+"p99-us")
+	b.ReportMetric(medianOf(samples, func(s sample) float64 { return s.p999 }), prefix+"p99.9-us")
+}
+
+// reportCalls times calls one by one and reports the quantiles: the loop of a benchmark knows only their sum. Taking
+// the time is part of each, about 50 ns.
+func reportCalls(b *testing.B, call func() error) {
+	took := make([]time.Duration, 1<<14)
+	for i := range took {
+		t := time.Now()
+		err := call()
+		took[i] = time.Since(t)
+		if err != nil {
+			b.Fatal(err)
+		}
+	}
+	reportQuantiles(b, "", quantiles(took))
+}
+
+// logPerByte returns how many bytes of log were written for each byte of so many keys and values.
+func logPerByte(log uint64, records int) float64 {
+	return float64(log) / float64(records*(keySize+valueSize))
 }
 
 // opsFor returns how many operations take the contender about d.
@@ -101,6 +140,12 @@ func compare(b *testing.B, writers int, contenders []contender) {
 	for i := range rivals {
 		rivals[i].slice(b, writers, n/4+1) // warm
 	}
+	logged := make([]uint64, len(rivals))
+	for i, r := range rivals {
+		if r.logged != nil {
+			logged[i] = r.logged()
+		}
+	}
 	b.ResetTimer()
 	for round := range b.N {
 		for k := range rivals {
@@ -112,9 +157,10 @@ func compare(b *testing.B, writers int, contenders []contender) {
 	b.ReportMetric(0, "ns/op") // the time of a round says nothing
 	for i, c := range contenders {
 		b.ReportMetric(medianOf(samples[i], func(s sample) float64 { return s.rate }), c.name+"-ops/s")
-		b.ReportMetric(medianOf(samples[i], func(s sample) float64 { return s.p50 }), c.name+"-p50-us")
-		b.ReportMetric(medianOf(samples[i], func(s sample) float64 { return s.p99 }), c.name+"-p99-us")
-		b.ReportMetric(medianOf(samples[i], func(s sample) float64 { return s.p999 }), c.name+"-p99.9-us")
+		reportQuantiles(b, c.name+"-", samples[i]...)
+		if rivals[i].logged != nil {
+			b.ReportMetric(logPerByte(rivals[i].logged()-logged[i], b.N*n), c.name+"-log/byte")
+		}
 		if i == 0 {
 			continue
 		}

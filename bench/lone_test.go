@@ -29,11 +29,10 @@ func BenchmarkLoneWriter(b *testing.B) {
 				stop()
 			}
 			b.StopTimer()
-			p50 := func(s sample) float64 { return s.p50 }
 			b.ReportMetric(0, "ns/op")
-			b.ReportMetric(medianOf(quiet, p50), "quiet-p50-us")
-			b.ReportMetric(medianOf(beside, p50), "busy-p50-us")
-			b.ReportMetric(medianRatio(beside, quiet, p50), "busy/quiet")
+			reportQuantiles(b, "quiet-", quiet...)
+			reportQuantiles(b, "busy-", beside...)
+			b.ReportMetric(medianRatio(beside, quiet, func(s sample) float64 { return s.p50 }), "busy/quiet")
 		})
 	}
 }

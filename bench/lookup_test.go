@@ -13,13 +13,14 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
 	"github.com/oncelog/oncelog"
 )
 
-var large = flag.Bool("large", false, "look-ups in 1 and 10 million keys too, for which 4 GB of log are written first")
+var large = flag.Bool("large", false, "a million keys and more instead of some thousand: 4 GB of log are written first")
 
 // BenchmarkLookup measures Get of keys that are there and Has of keys that are not, in random order over all keys,
 // and the memory that the store holds for each key: what the process's resident memory grew by while it was filled.
@@ -50,6 +51,11 @@ func BenchmarkLookup(b *testing.B) {
 					}
 					i = (i + keySize) % len(absent)
 				}
+				reportCalls(b, func() error {
+					i = (i + keySize) % len(absent)
+					_, err := s.Has(absent[i : i+keySize])
+					return err
+				})
 				b.ReportMetric(perKey, "RSS-B/key")
 				b.ReportMetric(index, "index-B/key")
 			})
@@ -63,6 +69,11 @@ func BenchmarkLookup(b *testing.B) {
 					}
 					i = (i + keySize) % len(there)
 				}
+				reportCalls(b, func() error {
+					i = (i + keySize) % len(there)
+					_, _, err := s.AppendGet(dst, there[i:i+keySize])
+					return err
+				})
 			})
 		})
 	}
@@ -77,6 +88,13 @@ func filled(b *testing.B, dir string, n int) *oncelog.Store {
 			require.NoError(b, err)
 		}
 	})
+	fill(b, s, n, func(int) time.Duration { return oncelog.Forever })
+	require.EqualValues(b, n, s.Stats().Keys)
+	return s
+}
+
+// fill puts keys 1 to n, each with a TTL of its own.
+func fill(b *testing.B, s *oncelog.Store, n int, ttl func(id int) time.Duration) {
 	const writers = 4
 	var wg sync.WaitGroup
 	for w := range writers {
@@ -84,7 +102,7 @@ func filled(b *testing.B, dir string, n int) *oncelog.Store {
 			key, value := make([]byte, keySize), make([]byte, valueSize)
 			for id := w + 1; id <= n; id += writers {
 				nameKey(key, uint64(id))
-				if _, _, err := s.PutIfAbsent(key, value, 0); err != nil {
+				if _, _, err := s.PutIfAbsent(key, value, ttl(id)); err != nil {
 					b.Error(err)
 					return
 				}
@@ -92,8 +110,6 @@ func filled(b *testing.B, dir string, n int) *oncelog.Store {
 		})
 	}
 	wg.Wait()
-	require.EqualValues(b, n, s.Stats().Keys)
-	return s
 }
 
 // resident returns the bytes of anonymous memory that the process has in use, after the collector gave back what it could.

@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -36,22 +37,25 @@ func BenchmarkSteady(b *testing.B) {
 			defer s.Close()
 			key, value := make([]byte, keySize), make([]byte, valueSize)
 			id := uint64(0)
+			var took []time.Duration
 			put := func(n int, ttl func() time.Duration) {
 				for range n {
 					id++
 					nameKey(key, id)
 					clock.Add(int64(turn/time.Millisecond) / int64(perTurn))
+					began := time.Now()
 					_, inserted, err := s.PutIfAbsent(key, value, ttl())
+					took = append(took, time.Since(began))
 					require.NoError(b, err)
 					require.True(b, inserted)
 				}
 			}
 			ttl := func() time.Duration { return 0 }
-			fill := perTurn
 			if mixed {
 				ttl = func() time.Duration { return turn / 10 * time.Duration(1+id%2*9) }
 			}
-			put(fill, ttl)
+			put(perTurn, ttl)
+			took = took[:0]
 			for b.Loop() {
 				before := s.Stats()
 				most := 0.0
@@ -66,6 +70,7 @@ func BenchmarkSteady(b *testing.B) {
 				b.ReportMetric((log+float64(after.SnapshotBytes-before.SnapshotBytes))/(log-copied), "with-snapshots/asked")
 				b.ReportMetric(most, "disk/live")
 			}
+			reportQuantiles(b, "", quantiles(took))
 		})
 	}
 }
@@ -82,30 +87,12 @@ func BenchmarkBeside(b *testing.B) {
 	s, err := oncelog.Open(dir, &oncelog.Options{TTL: oncelog.Forever})
 	require.NoError(b, err)
 	defer s.Close()
-	var id atomic.Uint64
-	id.Store(1 << 40)
-	slice := func(housekeeping bool) (commit, lookup time.Duration) {
-		const writers = 8
+	fresh := freshKeys()
+	slice := func(housekeeping bool) (commit, lookup sample) {
 		var done atomic.Bool
-		times := make(chan []time.Duration, writers+1)
 		look := make(chan []time.Duration, 1)
 		kept := make(chan error, 1)
-		for range writers {
-			go func() {
-				var took []time.Duration
-				key, value := make([]byte, keySize), make([]byte, valueSize)
-				for !done.Load() {
-					nameKey(key, id.Add(1))
-					began := time.Now()
-					if _, _, err := s.PutIfAbsent(key, value, 0); err != nil {
-						b.Error(err)
-						break
-					}
-					took = append(took, time.Since(began))
-				}
-				times <- took
-			}()
-		}
+		commits := keepCommitting(b, s, fresh)
 		go func() {
 			var took []time.Duration
 			key, dst := make([]byte, keySize), make([]byte, 0, valueSize)
@@ -132,34 +119,64 @@ func BenchmarkBeside(b *testing.B) {
 		}()
 		time.Sleep(*sliceTime)
 		done.Store(true)
-		var all []time.Duration
-		for range writers {
-			all = append(all, <-times...)
-		}
+		commit, lookup = commits(), quantiles(<-look)
 		if err := <-kept; err != nil {
 			b.Error(err)
 		}
-		return percentile(all), percentile(<-look)
+		return commit, lookup
 	}
-	var commits, lookups []float64
+	var quietCommits, busyCommits, quietLookups, busyLookups []sample
 	for b.Loop() {
-		quietCommit, quietLookup := slice(false)
-		busyCommit, busyLookup := slice(true)
-		commits = append(commits, float64(busyCommit)/float64(quietCommit))
-		lookups = append(lookups, float64(busyLookup)/float64(quietLookup))
+		commit, lookup := slice(false)
+		quietCommits, quietLookups = append(quietCommits, commit), append(quietLookups, lookup)
+		commit, lookup = slice(true)
+		busyCommits, busyLookups = append(busyCommits, commit), append(busyLookups, lookup)
 	}
-	slices.Sort(commits)
-	slices.Sort(lookups)
-	b.ReportMetric(commits[len(commits)/2], "commit-p99.9-ratio")
-	b.ReportMetric(lookups[len(lookups)/2], "lookup-p99.9-ratio")
+	p999 := func(s sample) float64 { return s.p999 }
+	reportQuantiles(b, "quiet-commit-", quietCommits...)
+	reportQuantiles(b, "commit-", busyCommits...)
+	reportQuantiles(b, "quiet-lookup-", quietLookups...)
+	reportQuantiles(b, "lookup-", busyLookups...)
+	b.ReportMetric(medianRatio(busyCommits, quietCommits, p999), "commit-p99.9-ratio")
+	b.ReportMetric(medianRatio(busyLookups, quietLookups, p999), "lookup-p99.9-ratio")
 }
 
-func percentile(all []time.Duration) time.Duration {
-	if len(all) == 0 {
-		return 1
+// freshKeys returns what counts up numbers that filled does not use.
+func freshKeys() *atomic.Uint64 {
+	var id atomic.Uint64
+	id.Store(1 << 40)
+	return &id
+}
+
+// keepCommitting has 8 goroutines commit fresh keys until the function it returns is called.
+func keepCommitting(b *testing.B, s *oncelog.Store, fresh *atomic.Uint64) (stop func() sample) {
+	const writers = 8
+	var done atomic.Bool
+	var wg sync.WaitGroup
+	var times [writers][]time.Duration
+	for w := range writers {
+		wg.Go(func() {
+			key, value := make([]byte, keySize), make([]byte, valueSize)
+			for !done.Load() {
+				nameKey(key, fresh.Add(1))
+				began := time.Now()
+				if _, _, err := s.PutIfAbsent(key, value, 0); err != nil {
+					b.Error(err)
+					return
+				}
+				times[w] = append(times[w], time.Since(began))
+			}
+		})
 	}
-	slices.Sort(all)
-	return all[len(all)*999/1000]
+	began := time.Now()
+	return func() sample {
+		done.Store(true)
+		wg.Wait()
+		all := slices.Concat(times[:]...)
+		commits := quantiles(all)
+		commits.rate = float64(len(all)) / time.Since(began).Seconds()
+		return commits
+	}
 }
 
 // BenchmarkCollector measures a collection with a full index over one with an empty heap.
@@ -175,12 +192,15 @@ func BenchmarkCollector(b *testing.B) {
 			runtime.GC()
 			took = append(took, time.Since(began))
 		}
-		slices.Sort(took)
-		return took[len(took)/2]
+		return median(took)
 	}
 	empty := collect()
-	filled(b, filepath.Join(workDir(b), "store"), keys)
+	st := filled(b, filepath.Join(workDir(b), "store"), keys).Stats()
+	var full []time.Duration
 	for b.Loop() {
-		b.ReportMetric(float64(collect())/float64(empty), "full/empty")
+		full = append(full, collect())
 	}
+	b.ReportMetric(float64(median(full))/float64(empty), "full/empty")
+	b.ReportMetric(median(full).Seconds()*1e3, "ms")
+	b.ReportMetric(float64(st.IndexBytes)/float64(keys), "index-B/key")
 }

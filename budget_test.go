@@ -54,16 +54,22 @@ func TestPromise9MaxBytes(t *testing.T) {
 				require.NoError(t, s.Close())
 				s = open(t, dir, o)
 			}
-			require.Eventually(t, func() bool {
-				_, inserted, err := s.PutIfAbsent(fmt.Append(nil, "again ", turn), value, 0)
-				if err != nil {
-					require.ErrorIs(t, err, ErrFull)
-				}
-				return inserted
-			}, time.Minute, time.Millisecond)
+			putOnceThereIsRoom(t, s, fmt.Append(nil, "again ", turn), value)
 		}
 		requireRecounted(t, s)
 	}
+}
+
+// putOnceThereIsRoom puts a record that is refused until housekeeping has dropped what is dead.
+func putOnceThereIsRoom(t *testing.T, s *Store, key, value []byte) {
+	t.Helper()
+	require.Eventually(t, func() bool {
+		_, inserted, err := s.PutIfAbsent(key, value, 0)
+		if err != nil {
+			require.ErrorIs(t, err, ErrFull)
+		}
+		return inserted
+	}, time.Minute, time.Millisecond)
 }
 
 // Deleting makes room as expiry does.

@@ -154,16 +154,7 @@ func TestPromise3EveryAnswerThatSawTheFailedCommit(t *testing.T) {
 	put(t, s, "before", "1")
 	breakWrites(t, dir)
 
-	// Staged and not yet written: whoever leads the batch is held back here.
-	n, err := s.name(0, []byte("k"))
-	require.NoError(t, err)
-	c, _ := s.claims.hold(n, nil)
-	_, _, err = s.current(c)
-	require.NoError(t, err)
-	ch := []change{{c, recordFor("k", "v")}}
-	commit, err := s.stage(100, 0, ch, nil)
-	require.NoError(t, err)
-	s.claims.release(c, true)
+	commit, ch := staged(t, s, recordFor("k", "v")) // and not yet written
 
 	answers := make(chan error, 3)
 	var saw sync.WaitGroup

@@ -12,15 +12,21 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// A full disk loses nothing: what was acknowledged stays, the store can be read, closed and opened, and takes
-// writes again, without being reopened, once there is room.
-func TestPromise9FullDisk(t *testing.T) {
+// smallDisk mounts a file system of a size over dir, until the test ends, and returns dir.
+func smallDisk(t *testing.T, dir, size string) string {
+	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Skip("needs root, to mount a small file system")
 	}
-	disk := t.TempDir()
-	require.NoError(t, syscall.Mount("tmpfs", disk, "tmpfs", 0, "size=2m"))
-	t.Cleanup(func() { _ = syscall.Unmount(disk, syscall.MNT_DETACH) })
+	require.NoError(t, syscall.Mount("tmpfs", dir, "tmpfs", 0, "size="+size))
+	t.Cleanup(func() { _ = syscall.Unmount(dir, syscall.MNT_DETACH) })
+	return dir
+}
+
+// A full disk loses nothing: what was acknowledged stays, the store can be read, closed and opened, and takes
+// writes again, without being reopened, once there is room.
+func TestPromise9FullDisk(t *testing.T) {
+	disk := smallDisk(t, t.TempDir(), "2m")
 	ballast := filepath.Join(disk, "ballast")
 	require.NoError(t, os.WriteFile(ballast, make([]byte, 1<<20), 0o600))
 
@@ -104,13 +110,8 @@ func TestPromise9FullDisk(t *testing.T) {
 // A disk that is full of what has expired empties itself: the store drops the dead, and takes writes again, without
 // anybody's making room, whether it was open all the while or is opened on the full disk.
 func TestPromise9AFullDiskOfDeadRecords(t *testing.T) {
-	if os.Geteuid() != 0 {
-		t.Skip("needs root, to mount a small file system")
-	}
 	for _, reopened := range []bool{false, true} {
-		disk := t.TempDir()
-		require.NoError(t, syscall.Mount("tmpfs", disk, "tmpfs", 0, "size=2m"))
-		t.Cleanup(func() { _ = syscall.Unmount(disk, syscall.MNT_DETACH) })
+		disk := smallDisk(t, t.TempDir(), "2m")
 		clock := clockAt(1_700_000_000_000)
 		dir := filepath.Join(disk, "store")
 		o := Options{TTL: time.Hour, RetryWindow: NoRetryWindow, SegmentSize: 128 << 10, Now: clock.now, Pace: -1}
@@ -139,13 +140,7 @@ func TestPromise9AFullDiskOfDeadRecords(t *testing.T) {
 		}
 		clock.advance(time.Hour)
 		for i := range n / 2 { // what is dead goes in the background, a segment after the other
-			require.Eventually(t, func() bool {
-				_, inserted, err := s.PutIfAbsent(fmt.Append(nil, "key ", i), value, 0)
-				if err != nil {
-					require.ErrorIs(t, err, ErrFull)
-				}
-				return inserted
-			}, time.Minute, time.Millisecond)
+			putOnceThereIsRoom(t, s, fmt.Append(nil, "key ", i), value)
 		}
 		requireRecounted(t, s)
 		require.NoError(t, s.Close())

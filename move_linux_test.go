@@ -58,18 +58,11 @@ func TestACopyGivesWayToAChangeThatFails(t *testing.T) {
 	o := quick
 	o.SegmentSize = minSegmentSize
 	s, dir := sealedFirst(t, o, some(t))
-	one := placed(t, s, "key 0")
-	c, _ := s.claims.hold(one.name, nil)
-	_, _, err := s.current(c)
-	require.NoError(t, err)
-	ch := []change{{c, recordFor("key 0", "after")}}
-	commit, err := s.stage(100, 0, ch, nil)
-	require.NoError(t, err)
-	s.claims.release(c, true)
+	commit, ch := staged(t, s, recordFor("key 0", "after"))
 	breakWrites(t, dir)
 	require.ErrorIs(t, s.settle(commit, ch[:0]), ErrFailed)
 	require.ErrorIs(t, s.entered(commit), ErrFailed)
-	s.claims.withdraw(c, commit)
+	s.claims.withdraw(ch[0].claim, commit)
 	has(t, s, "key 0", strings.Repeat("v", 200))
 	requireNoClaims(t, s)
 }

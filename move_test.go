@@ -149,13 +149,7 @@ func TestACopyWaitsForTheChangeThatItGivesWayTo(t *testing.T) {
 		})
 		one := placed(t, s, "k")
 		number := s.log.Segment(one.at.Slot()).Number()
-		c, _ := s.claims.hold(one.name, nil)
-		_, _, err := s.current(c)
-		require.NoError(t, err)
-		ch := []change{{c, recordFor("k", "after")}}
-		commit, err := s.stage(100, 0, ch, nil) // in the queue, and its leader is this test
-		require.NoError(t, err)
-		s.claims.release(c, true)
+		commit, ch := staged(t, s, recordFor("k", "after"))
 
 		done := make(chan error, 1)
 		go func() {
@@ -169,7 +163,7 @@ func TestACopyWaitsForTheChangeThatItGivesWayTo(t *testing.T) {
 		require.NotEqual(t, one.at, placed(t, s, "k").at, "the index names a segment that is dropped")
 		has(t, s, "k", "after")
 		require.NoError(t, s.log.Failed())
-		s.publish(c)
+		s.publish(ch[0].claim)
 		requireRecounted(t, s)
 		requireNoClaims(t, s)
 	})

@@ -364,7 +364,15 @@ func TestPromise1AFailedDoTxWaitsForWhatItSaw(t *testing.T) {
 		done <- err
 	}()
 	require.Equal(t, "v", <-saw)
-	for range 1000 { // it has all the time it needs
+	requireWaiting(t, done)
+	require.NoError(t, s.settle(commit, ch))
+	require.ErrorIs(t, <-done, failed)
+}
+
+// requireWaiting gives a call all the time that it would need, and fails if it has answered.
+func requireWaiting(t *testing.T, done <-chan error) {
+	t.Helper()
+	for range 1000 {
 		runtime.Gosched()
 	}
 	select {
@@ -372,8 +380,6 @@ func TestPromise1AFailedDoTxWaitsForWhatItSaw(t *testing.T) {
 		require.Fail(t, "it did not wait", "%v", err)
 	case <-time.After(20 * time.Millisecond):
 	}
-	require.NoError(t, s.settle(commit, ch))
-	require.ErrorIs(t, <-done, failed)
 }
 
 // A source that is handled strictly in order may be about to begin, or to have begun, by a transaction that nobody has
@@ -406,14 +412,7 @@ func TestPromise1AStrictSourceWaitsForItsBeginning(t *testing.T) {
 				_, err := r.DoSeq(context.Background(), "source", 2, func(context.Context) ([]byte, error) { return nil, failed })
 				done <- err
 			}()
-			for range 1000 { // it has all the time it needs
-				runtime.Gosched()
-			}
-			select {
-			case err := <-done:
-				require.Fail(t, "it did not wait", "%v", err)
-			case <-time.After(20 * time.Millisecond):
-			}
+			requireWaiting(t, done)
 			require.NoError(t, s.settle(commit, ch))
 			require.ErrorIs(t, <-done, c.want)
 		})

@@ -90,15 +90,7 @@ func TestTheProgramOfTheReadme(t *testing.T) {
 func TestPromise6LookupsWaitForNoCommit(t *testing.T) {
 	s, _ := fresh(t)
 	put(t, s, "old", "1")
-	n, err := s.name(0, []byte("k"))
-	require.NoError(t, err)
-	c, _ := s.claims.hold(n, nil)
-	_, _, err = s.current(c)
-	require.NoError(t, err)
-	ch := []change{{c, recordFor("k", "v")}}
-	commit, err := s.stage(100, 0, ch, nil) // in the queue, and its leader is this test
-	require.NoError(t, err)
-	s.claims.release(c, true)
+	commit, ch := staged(t, s, recordFor("k", "v"))
 
 	has(t, s, "old", "1")
 	hasNot(t, s, "k")

@@ -3,9 +3,7 @@ package oncelog
 import (
 	"context"
 	"fmt"
-	"os"
 	"path/filepath"
-	"syscall"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -16,12 +14,7 @@ import (
 // A claim reserves room to say that the work was done. On a disk that is full by the time fn returns, the result is
 // lost and the key is not: not here, and not after reopening. New claims are refused before fn.
 func TestPromise12AClaimHasRoomForItsKey(t *testing.T) {
-	if os.Geteuid() != 0 {
-		t.Skip("needs root, to mount a small file system")
-	}
-	disk := t.TempDir()
-	require.NoError(t, syscall.Mount("tmpfs", disk, "tmpfs", 0, "size=1m"))
-	t.Cleanup(func() { _ = syscall.Unmount(disk, syscall.MNT_DETACH) })
+	disk := smallDisk(t, t.TempDir(), "1m")
 	dir := filepath.Join(disk, "store")
 	o := Options{SegmentSize: 64 << 10}
 	s := open(t, dir, o)

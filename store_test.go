@@ -230,6 +230,22 @@ func recordFor(key, value string) record.Record {
 	}
 }
 
+// staged stages a change of a record and stops there: it is in the queue, and its leader is whoever calls settle, which
+// makes it visible.
+func staged(t testing.TB, s *Store, r record.Record) (*wal.Commit, []change) {
+	t.Helper()
+	n, err := s.name(0, r.Key)
+	require.NoError(t, err)
+	c, _ := s.claims.hold(n, nil)
+	_, _, err = s.current(c)
+	require.NoError(t, err)
+	ch := []change{{c, r}}
+	commit, err := s.stage(100, 0, ch, nil)
+	require.NoError(t, err)
+	s.claims.release(c, true)
+	return commit, ch
+}
+
 // requireNoClaims fails if a key was left in the claim table: it would be held, or invisible, for ever.
 func requireNoClaims(t require.TestingT, s *Store) {
 	for i := range s.claims.shards {

@@ -16,10 +16,8 @@ func benchKey(key *[36]byte, i uint64) []byte {
 	return key[:]
 }
 
-// benchLookups looks up keys whose i is drawn by pick, the hash of the key included. The keys are made before, since
-// a key written just before it is hashed keeps the processor from beginning a look-up before the last one's end,
-// and so many of them that their buckets are in no cache when they come round again.
-func benchLookups(b *testing.B, present bool, pick func(n, random uint64) uint64) {
+// benchWhole runs a benchmark on an index of a million keys, those of benchKey from 0 on, and with -large of ten.
+func benchWhole(b *testing.B, run func(b *testing.B, n uint64, x *Index)) {
 	sizes := []uint64{1_000_000}
 	if *large {
 		sizes = append(sizes, 10_000_000)
@@ -33,29 +31,36 @@ func benchLookups(b *testing.B, present bool, pick func(n, random uint64) uint64
 				b.Fatal(err)
 			}
 		}
+		b.Run(fmt.Sprintf("keys=%d", n), func(b *testing.B) { run(b, n, x) })
+	}
+}
+
+// benchLookups looks up keys whose i is drawn by pick, the hash of the key included. The keys are made before, since
+// a key written just before it is hashed keeps the processor from beginning a look-up before the last one's end,
+// and so many of them that their buckets are in no cache when they come round again.
+func benchLookups(b *testing.B, present bool, pick func(n, random uint64) uint64) {
+	benchWhole(b, func(b *testing.B, n uint64, x *Index) {
 		keys := make([][36]byte, 1<<20)
 		rng := rand.NewPCG(1, 2)
 		for i := range keys {
 			benchKey(&keys[i], pick(n, rng.Uint64()>>32))
 		}
-		b.Run(fmt.Sprintf("keys=%d", n), func(b *testing.B) {
-			b.ReportAllocs()
-			found, i := 0, 0
-			for b.Loop() {
-				k := &keys[i%len(keys)]
-				i++
-				if _, ok := x.Lookup(x.Hash(0, k[:]), 0, k[:]); ok {
-					found++
-				}
+		b.ReportAllocs()
+		found, i := 0, 0
+		for b.Loop() {
+			k := &keys[i%len(keys)]
+			i++
+			if _, ok := x.Lookup(x.Hash(0, k[:]), 0, k[:]); ok {
+				found++
 			}
-			if present && found != b.N {
-				b.Fatalf("%d of %d keys found", found, b.N)
-			}
-			s := x.Stats()
-			b.ReportMetric(float64(s.Bytes)/float64(s.Keys), "B/key")
-			b.ReportMetric(float64(found)/float64(b.N), "found/op")
-		})
-	}
+		}
+		if present && found != b.N {
+			b.Fatalf("%d of %d keys found", found, b.N)
+		}
+		s := x.Stats()
+		b.ReportMetric(float64(s.Bytes)/float64(s.Keys), "B/key")
+		b.ReportMetric(float64(found)/float64(b.N), "found/op")
+	})
 }
 
 // BenchmarkMiss looks up keys that are not there. Those found all the same would cost the caller a read.

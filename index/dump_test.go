@@ -222,7 +222,7 @@ func TestPartsOfNoIndex(t *testing.T) {
 }
 
 func BenchmarkSweep(b *testing.B) {
-	benchWhole(b, func(b *testing.B, x *Index) {
+	benchWhole(b, func(b *testing.B, _ uint64, x *Index) {
 		for b.Loop() {
 			x.Sweep(func(slot uint16) bool { return slot == 1<<16-1 })
 		}
@@ -230,7 +230,7 @@ func BenchmarkSweep(b *testing.B) {
 }
 
 func BenchmarkDump(b *testing.B) {
-	benchWhole(b, func(b *testing.B, x *Index) {
+	benchWhole(b, func(b *testing.B, _ uint64, x *Index) {
 		for b.Loop() {
 			_ = x.Dump(func(PageHead, []byte) error { return nil }, func(byte, []byte, Location) error { return nil })
 		}
@@ -238,7 +238,7 @@ func BenchmarkDump(b *testing.B) {
 }
 
 func BenchmarkLoad(b *testing.B) {
-	benchWhole(b, func(b *testing.B, x *Index) {
+	benchWhole(b, func(b *testing.B, _ uint64, x *Index) {
 		d := dump(b, x)
 		for b.Loop() {
 			if _, err := d.load(); err != nil {
@@ -246,22 +246,4 @@ func BenchmarkLoad(b *testing.B) {
 			}
 		}
 	})
-}
-
-func benchWhole(b *testing.B, run func(b *testing.B, x *Index)) {
-	sizes := []uint64{1_000_000}
-	if *large {
-		sizes = append(sizes, 10_000_000)
-	}
-	for _, n := range sizes {
-		x := New(1)
-		var key [36]byte
-		for i := range n {
-			k := benchKey(&key, i)
-			if err := x.Insert(x.Hash(0, k), 0, k, At(uint16(i>>20)+1, int64(i&0xFFFFF))); err != nil {
-				b.Fatal(err)
-			}
-		}
-		b.Run(fmt.Sprintf("keys=%d", n), func(b *testing.B) { run(b, x) })
-	}
 }

@@ -12,11 +12,7 @@ import (
 
 // A file whose checks hold and whose parts can't be: no store wrote it.
 func TestPartsThatCannotBe(t *testing.T) {
-	dir := filepath.Join(t.TempDir(), "snapshot")
-	write(t, dir, meta, content{heads: some(0).heads[1:2], pages: some(0).pages[1:2], keys: some(1).keys, ledger: []byte("ledger")})
-	path := filepath.Join(dir, "00000000000000000006")
-	whole, err := os.ReadFile(path)
-	require.NoError(t, err)
+	path, whole := written(t, content{heads: some(0).heads[1:2], pages: some(0).pages[1:2], keys: some(1).keys, ledger: []byte("ledger")})
 	pages := binary.LittleEndian.Uint64(whole[80:])
 	table := len(whole) - entrySize
 	for name, change := range map[string]func(b []byte){
@@ -52,14 +48,12 @@ func TestPartsThatCannotBe(t *testing.T) {
 
 // What can't be read is an error of the file's: nothing says that it is bad.
 func TestASnapshotThatCannotBeRead(t *testing.T) {
-	dir := filepath.Join(t.TempDir(), "snapshot")
-	write(t, dir, meta, some(1))
-	path := filepath.Join(dir, "00000000000000000006")
+	path, _ := written(t, some(1))
 	f, err := os.Open(path)
 	require.NoError(t, err)
 	require.NoError(t, f.Close())
 	require.ErrorIs(t, (&File{path: path, f: f}).open(meta.ID), os.ErrClosed)
-	_, err = Open(dir, meta.ID)
+	_, err = Open(filepath.Dir(path), meta.ID)
 	require.Error(t, err)
 	require.NotErrorIs(t, err, ErrBad)
 }

@@ -61,6 +61,17 @@ func write(t testing.TB, dir string, m Meta, c content) {
 	require.Equal(t, fi.Size(), size)
 }
 
+// written writes a snapshot and returns where it is, and its bytes.
+func written(t testing.TB, c content) (path string, whole []byte) {
+	t.Helper()
+	dir := filepath.Join(t.TempDir(), "snapshot")
+	write(t, dir, meta, c)
+	path = filepath.Join(dir, "00000000000000000006")
+	whole, err := os.ReadFile(path)
+	require.NoError(t, err)
+	return path, whole
+}
+
 func (c *content) fill(w *Writer) error {
 	for i, p := range c.pages {
 		if err := w.Page(c.heads[i], p); err != nil {
@@ -102,9 +113,8 @@ func read(path string) (m Meta, c content, err error) {
 
 func TestWhatIsWrittenIsRead(t *testing.T) {
 	for _, keys := range []int{0, 1, 300} {
-		dir := filepath.Join(t.TempDir(), "snapshot")
-		write(t, dir, meta, some(keys))
-		m, c, err := read(filepath.Join(dir, "00000000000000000006"))
+		path, _ := written(t, some(keys))
+		m, c, err := read(path)
 		require.NoError(t, err)
 		require.Equal(t, meta, m)
 		require.Equal(t, some(keys), c)
@@ -113,11 +123,7 @@ func TestWhatIsWrittenIsRead(t *testing.T) {
 
 // Whatever happens to a snapshot's bytes, it is refused, or says what it said.
 func TestDamage(t *testing.T) {
-	dir := filepath.Join(t.TempDir(), "snapshot")
-	write(t, dir, meta, some(3))
-	path := filepath.Join(dir, "00000000000000000006")
-	whole, err := os.ReadFile(path)
-	require.NoError(t, err)
+	path, whole := written(t, some(3))
 	_, want, err := read(path)
 	require.NoError(t, err)
 	tried := 0
@@ -148,11 +154,7 @@ func TestDamage(t *testing.T) {
 
 // A header whose check holds and that this version does not know: too new, not damaged.
 func TestTooNew(t *testing.T) {
-	dir := filepath.Join(t.TempDir(), "snapshot")
-	write(t, dir, meta, some(0))
-	path := filepath.Join(dir, "00000000000000000006")
-	whole, err := os.ReadFile(path)
-	require.NoError(t, err)
+	path, whole := written(t, some(0))
 	for at := 8; at < 16; at++ {
 		b := bytes.Clone(whole)
 		b[at]++
@@ -162,7 +164,7 @@ func TestTooNew(t *testing.T) {
 		require.ErrorIs(t, err, wal.ErrTooNew, at)
 	}
 	require.NoError(t, os.WriteFile(path, whole, 0o600))
-	_, err = Open(path, [16]byte{9})
+	_, err := Open(path, [16]byte{9})
 	require.ErrorIs(t, err, ErrBad, "of another store")
 }
 

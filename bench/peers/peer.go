@@ -170,3 +170,25 @@ func inBatches(from, n uint64, put func(key, value []byte) error, commit func() 
 	}
 	return nil
 }
+
+// inTransactions puts each record in a transaction, which it commits behind every 10,000 and the last.
+func inTransactions[T interface {
+	Commit() error
+	Rollback() error
+}](from, n uint64, begin func() (T, error), put func(tx T, key, value []byte) error) error {
+	tx, err := begin()
+	if err != nil {
+		return err
+	}
+	err = inBatches(from, n, func(key, value []byte) error { return put(tx, key, value) }, func() error {
+		if err := tx.Commit(); err != nil {
+			return err
+		}
+		tx, err = begin()
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	return tx.Rollback()
+}

@@ -74,21 +74,9 @@ func (p *bboltPeer) Get(dst, key []byte) (v []byte, ok bool, err error) {
 }
 
 func (p *bboltPeer) Load(from, n uint64) error {
-	tx, err := p.db.Begin(true)
-	if err != nil {
-		return err
-	}
-	err = inBatches(from, n, func(key, value []byte) error { return tx.Bucket(bucket).Put(key, value) }, func() error {
-		if err := tx.Commit(); err != nil {
-			return err
-		}
-		tx, err = p.db.Begin(true)
-		return err
+	return inTransactions(from, n, func() (*bbolt.Tx, error) { return p.db.Begin(true) }, func(tx *bbolt.Tx, key, value []byte) error {
+		return tx.Bucket(bucket).Put(key, value)
 	})
-	if err != nil {
-		return err
-	}
-	return tx.Rollback()
 }
 
 func (p *bboltPeer) Close() error {

@@ -65,24 +65,10 @@ func (p *buntPeer) Get(dst, key []byte) (v []byte, ok bool, err error) {
 }
 
 func (p *buntPeer) Load(from, n uint64) error {
-	tx, err := p.db.Begin(true)
-	if err != nil {
-		return err
-	}
-	err = inBatches(from, n, func(key, value []byte) error {
+	return inTransactions(from, n, func() (*buntdb.Tx, error) { return p.db.Begin(true) }, func(tx *buntdb.Tx, key, value []byte) error {
 		_, _, err := tx.Set(string(key), string(value), nil)
 		return err
-	}, func() error {
-		if err := tx.Commit(); err != nil {
-			return err
-		}
-		tx, err = p.db.Begin(true)
-		return err
 	})
-	if err != nil {
-		return err
-	}
-	return tx.Rollback()
 }
 
 func (p *buntPeer) Close() error { return p.db.Close() }

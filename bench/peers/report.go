@@ -88,38 +88,33 @@ func (r *results) markdown() string {
 
 // table has a row a peer and a column a setting.
 func (r *results) table(b *strings.Builder, workload string, settings []string, unit, against string) {
-	fmt.Fprintf(b, "| |")
-	for _, at := range settings {
-		fmt.Fprintf(b, " %s |", at)
-	}
-	fmt.Fprintf(b, "\n|---|%s\n", strings.Repeat("--:|", len(settings)))
-	for _, peer := range append(kindNames(), "nothing") {
-		row, any := "", false
-		for _, at := range settings {
-			f := r.figure(workload, at, peer, unit)
-			if against != "" {
-				f = r.ratio(workload, at, peer, against, unit)
-			}
-			any = any || f.known
-			row += " " + show(f) + " |"
+	rows(b, settings, func(peer, at string) figure {
+		switch against {
+		case "":
+			return r.figure(workload, at, peer, unit)
+		case peer:
+			return figure{}
 		}
-		if any && peer != against {
-			fmt.Fprintf(b, "| %s |%s\n", bold(peer), row)
-		}
-	}
+		return r.ratio(workload, at, peer, against, unit)
+	})
 }
 
 // units has a row a peer and a column a unit.
 func (r *results) units(b *strings.Builder, workload, at string, units ...string) {
-	fmt.Fprintf(b, "| | %s |\n|---|%s\n", strings.Join(units, " | "), strings.Repeat("--:|", len(units)))
+	rows(b, units, func(peer, unit string) figure { return r.figure(workload, at, peer, unit) })
+}
+
+// rows leaves out the peers of which nothing is known.
+func rows(b *strings.Builder, columns []string, of func(peer, column string) figure) {
+	fmt.Fprintf(b, "| | %s |\n|---|%s\n", strings.Join(columns, " | "), strings.Repeat("--:|", len(columns)))
 	for _, peer := range append(kindNames(), "nothing") {
-		row, any := "", false
-		for _, unit := range units {
-			f := r.figure(workload, at, peer, unit)
-			any = any || f.known
+		row, known := "", false
+		for _, column := range columns {
+			f := of(peer, column)
+			known = known || f.known
 			row += " " + show(f) + " |"
 		}
-		if any {
+		if known {
 			fmt.Fprintf(b, "| %s |%s\n", bold(peer), row)
 		}
 	}

@@ -74,9 +74,7 @@ var circleRules = []test{
 	}},
 	{"7 waiting in a row is no circle", func(s *suite) {
 		r, waiting := s.receiver(receiver.Options{})
-		b := newBlocker()
-		first := s.do(background, r, "c", b.fn)
-		await(s, b.running, 1)
+		b, first := s.running(r, "c")
 		second := s.do(background, r, "b", func(ctx context.Context) ([]byte, error) {
 			out, err := r.Do(ctx, "c", s.never)
 			return out.Value, err

@@ -213,9 +213,7 @@ var doubtRules = []test{
 	}},
 	{"11 waiters of a call that ends in doubt do as they were told", func(s *suite) {
 		r, waiting := s.receiver(receiver.Options{})
-		b := newBlocker()
-		first := s.do(background, r, "k", b.fn)
-		await(s, b.running, 1)
+		b, first := s.running(r, "k")
 		blocked := s.do(background, r, "k", s.never)
 		await(s, waiting, 1)
 		runs := 0

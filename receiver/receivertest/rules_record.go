@@ -86,9 +86,7 @@ var recordRules = []test{
 	{"5 duplicates that wait for a value too large get none", func(s *suite) {
 		s.need(s.LargestValue > 0, "send a value that is too large")
 		r, waiting := s.receiver(receiver.Options{})
-		b := newBlocker()
-		first := s.do(background, r, "k", b.fn)
-		await(s, b.running, 1)
+		b, first := s.running(r, "k")
 		second := s.do(background, r, "k", s.never)
 		await(s, waiting, 1)
 		b.finish(strings.Repeat("v", s.LargestValue+1), nil)
@@ -128,9 +126,7 @@ var recordRules = []test{
 	{"5 a result that can't be made durable", func(s *suite) {
 		s.need(s.Break != nil, "break it")
 		r, waiting := s.receiver(receiver.Options{})
-		b := newBlocker()
-		first := s.do(background, r, "k", b.fn)
-		await(s, b.running, 1)
+		b, first := s.running(r, "k")
 		second := s.do(background, r, "k", s.never)
 		await(s, waiting, 1)
 		s.Break()
@@ -145,9 +141,7 @@ var recordRules = []test{
 	}},
 	{"5 a permanent failure is the result", func(s *suite) {
 		r, waiting := s.receiver(receiver.Options{})
-		b := newBlocker()
-		first := s.do(background, r, "k", b.fn)
-		await(s, b.running, 1)
+		b, first := s.running(r, "k")
 		second := s.do(background, r, "k", s.never)
 		await(s, waiting, 1)
 		b.finish("", fmt.Errorf("charging: %w", receiver.Permanent(coded("E42"))))

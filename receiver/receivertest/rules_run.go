@@ -94,9 +94,7 @@ var runRules = []test{
 	}},
 	{"2 a waiter whose context ends leaves", func(s *suite) {
 		r, waiting := s.receiver(receiver.Options{})
-		b := newBlocker()
-		first := s.do(background, r, "k", b.fn)
-		await(s, b.running, 1)
+		b, first := s.running(r, "k")
 		cause := errors.New("cause")
 		ctx, cancel := context.WithCancelCause(background)
 		second := s.do(ctx, r, "k", s.never)

@@ -123,9 +123,7 @@ var waitRules = []test{
 	}},
 	{"3 the turn outlives waiters that leave", func(s *suite) {
 		r, waiting := s.receiver(receiver.Options{})
-		b := newBlocker()
-		first := s.do(background, r, "k", b.fn)
-		await(s, b.running, 1)
+		b, first := s.running(r, "k")
 		ctx, cancel := context.WithCancel(background)
 		leaves := s.do(ctx, r, "k", s.never)
 		await(s, waiting, 1)
@@ -159,9 +157,7 @@ var waitRules = []test{
 	{"3 two receivers over one store share the line", func(s *suite) {
 		r1, _ := s.receiver(receiver.Options{})
 		r2, waiting := s.receiver(receiver.Options{})
-		b := newBlocker()
-		first := s.do(background, r1.Scope("a"), "k", b.fn)
-		await(s, b.running, 1)
+		b, first := s.running(r1.Scope("a"), "k")
 		second := s.do(background, r2.Scope("a"), "k", s.never)
 		await(s, waiting, 1)
 		b.finish("v", nil)
@@ -179,18 +175,14 @@ var waitRules = []test{
 			{receiver.Options{InFlight: receiver.Reject}, []receiver.CallOption{receiver.WithWait(time.Millisecond)}},
 		} {
 			r, _ := s.receiver(c.opts)
-			b := newBlocker()
-			first := s.do(background, r, "k", b.fn)
-			await(s, b.running, 1)
+			b, first := s.running(r, "k")
 			require.ErrorIs(s, await(s, s.do(background, r, "k", s.never, c.call...), 1).err, receiver.ErrInFlight)
 			b.finish("", errors.New("no"))
 			require.Error(s, await(s, first, 1).err)
 		}
 		// Reject is what duplicates do, unless the call says otherwise.
 		r, waiting := s.receiver(receiver.Options{InFlight: receiver.Reject})
-		b := newBlocker()
-		first := s.do(background, r, "k", b.fn)
-		await(s, b.running, 1)
+		b, first := s.running(r, "k")
 		second := s.do(background, r, "k", s.never, receiver.WithWait(time.Hour))
 		await(s, waiting, 1)
 		b.finish("v", nil)

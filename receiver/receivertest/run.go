@@ -137,6 +137,14 @@ func (b *blocker) finish(value string, err error) {
 	b.end <- outcome{receiver.Outcome{Value: []byte(value)}, err}
 }
 
+// running begins a call whose fn is in the middle of its work until b is told to finish, and then has an outcome.
+func (s *suite) running(r *receiver.Receiver, key string) (b *blocker, first <-chan outcome) {
+	b = newBlocker()
+	first = s.do(background, r, key, b.fn)
+	await(s, b.running, 1)
+	return b, first
+}
+
 // value is a fn that returns v and counts its runs.
 func value(v string, runs *int) func(context.Context) ([]byte, error) {
 	return func(context.Context) ([]byte, error) {

@@ -22,7 +22,7 @@
 // true, and stages all its changes as one frame. Transactions run one after the other; what one has staged the
 // next one sees, and each answer that rests on staged data waits until that data is durable.
 //
-// A Receiver (package receiver) runs work of any length once a key. Its keys are leased (leases.go) while the work
+// A Receiver (package receiver) runs work of any length once per key. Its keys are leased (leases.go) while the work
 // runs, which unlike a claim nobody waits for inside the store, and backend.go records what came of it. A lease has set
 // room for its key aside in the log, so that work that was done can always be recorded as done.
 //
@@ -46,4 +46,16 @@
 //
 // All errors match one of this package's variables, or the operating system's, with errors.Is. A failed write or
 // sync stops all writing until the store is reopened, because only reading the disk again tells what is on it.
+//
+//	every call on a store   ErrClosed, once Close has begun
+//	that names a key        ErrEmptyKey, ErrTooLarge
+//	that reads              ErrCorrupt (a *CorruptError: file, offset, reason), or the disk's error
+//	that writes             ErrReadOnly; ErrFull: nothing was written, and writes go on once there is room; ErrFailed:
+//	                        whether it was written is not known before the store is reopened
+//	that takes a TTL        ErrTTL
+//
+// # Goroutines and bytes
+//
+// A Store may be used from any number of goroutines, a Tx from those that its function starts and ends. No call keeps
+// the byte slices it is given, and those it returns are the caller's.
 package oncelog

@@ -137,8 +137,9 @@ func (s *Store) keepHouse() {
 	}
 }
 
-// Compact drops and rewrites all that can be, now: when it returns, what was dead in a segment that nobody writes to
-// any more has left the log. It runs beside everything else.
+// Compact drops and rewrites all that can be, now: when it returns nil, what was dead in a segment that nobody writes to
+// any more has left the log. It runs beside everything else, at Options.Pace, and waits for the housekeeping that runs
+// already. What fails is tried again by the next round. ErrReadOnly; an error inside a transaction, for which it would wait.
 func (s *Store) Compact() error {
 	if s.opts.ReadOnly {
 		return ErrReadOnly

@@ -54,7 +54,9 @@ const walName = "wal"
 // that it found is durable and checked, except what damage a disk can hide from a reader. nil options are the
 // defaults.
 //
-// One directory belongs to one process at a time; a second Open is ErrLocked.
+// One directory belongs to one process at a time; a second Open is ErrLocked, after Options.LockWait. A directory that
+// holds something else, or is another user's, is ErrForeign; a store with damage is ErrCorrupt, and one of a later version
+// ErrTooNew: all are left as they were. Options that can't be are ErrOptions or ErrTTL.
 func Open(dir string, opts *Options) (*Store, error) {
 	o, err := opts.withDefaults()
 	if err != nil {

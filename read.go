@@ -12,7 +12,8 @@ import (
 	"github.com/oncelog/oncelog/record"
 )
 
-// Get returns the value stored under key, and whether the key is live. The value is the caller's.
+// Get returns the value stored under key, and whether the key is live. The value is the caller's, and not nil if it is
+// there. Damage is ErrCorrupt, never an answer. It waits for no commit: a value that is not durable yet is not there.
 func (s *Store) Get(key []byte) (value []byte, ok bool, err error) {
 	n, err := s.name(record.Records, key)
 	if err != nil {
@@ -31,7 +32,8 @@ func (s *Store) value(n name) ([]byte, bool, error) {
 	return value, ok, err
 }
 
-// AppendGet is Get that appends the value to dst and does not allocate when dst has room for it.
+// AppendGet is Get that appends the value to dst and does not allocate when dst has room for it. Without a value it returns
+// dst as it was.
 func (s *Store) AppendGet(dst, key []byte) (value []byte, ok bool, err error) {
 	n, err := s.name(record.Records, key)
 	if err != nil {

@@ -35,8 +35,10 @@ func (s *Store) snapshotDue() bool {
 	return int64(s.log.Stats().Bytes-st.written) >= max(snapshotAfter, snapshotTimes*s.house.snapshotSize.Load())
 }
 
-// Snapshot writes the index to a file, now, so that the next opening need not read the log behind it. The store makes
-// snapshots by itself, and one when it is closed; there is nothing that only this call does.
+// Snapshot writes the index to a file, now, so that the next opening need not read the log before it. The store makes
+// snapshots by itself, and one when it is closed; there is nothing that only this call does. It writes 13 to 17 bytes a
+// key, at Options.Pace, beside everything else, and waits for the housekeeping that runs already. ErrReadOnly; an error
+// inside a transaction, for which it would wait.
 func (s *Store) Snapshot() error {
 	if s.opts.ReadOnly {
 		return ErrReadOnly

@@ -8,8 +8,10 @@ import (
 
 // Stats are plain numbers about an open store. Reading them is cheap and disturbs nobody.
 type Stats struct {
-	Keys       int64 // live records, a receiver's among them; of those that expire within a 32nd of a TTL some count that have
-	IndexBytes int64 // memory of the index, records, state and marks together
+	// Keys are the live records, a receiver's among them. What has just expired may still count, for about a 16th of the
+	// time between the first and the last expiry in its segment.
+	Keys       int64
+	IndexBytes int64 // of memory, for the index of records, state and marks together
 	Overflow   int64 // keys that share their place in the index with another and are kept in a map of their own
 	DiskBytes  int64 // of log and last snapshot, prepared space included
 	LiveBytes  int64 // of the log, in records that are live
@@ -19,7 +21,7 @@ type Stats struct {
 	Doubts     int   // keys in doubt, those included whose work is running under an intent
 
 	Commits   uint64        // transactions written since Open
-	Batches   uint64        // writes they took: Commits/Batches shared one sync
+	Batches   uint64        // writes they took, each with a sync of its own under SyncAlways: Commits/Batches shared one
 	Syncs     uint64        // since Open
 	TxHeldMax time.Duration // the longest time a transaction kept the others waiting since Open
 
@@ -66,10 +68,10 @@ func (s *Store) totals() snapshot.Totals {
 
 // Segment is what Segments says of one segment of the log.
 type Segment struct {
-	Number     uint64
-	Bytes      int64 // of its file
-	Keys       int64 // that are live
-	Live, Dead int64 // bytes of records
+	Number     uint64 // counted from 1 in the store's life
+	Bytes      int64  // of its file
+	Keys       int64  // that are live
+	Live, Dead int64  // bytes of records
 	// Expires is when the last of its records that expire has expired; zero = there are none. Never says that some
 	// never do.
 	Expires time.Time

@@ -311,7 +311,7 @@ func (tx *Tx) remove(kind record.Kind, key []byte) (bool, error) {
 	return existed, tx.set(t, &r)
 }
 
-// Record returns the record under key, if it is live.
+// Record returns the record under key, if it is live. It is one of PutIfAbsent or PutRecord; the value is the caller's.
 func (tx *Tx) Record(key []byte) (value []byte, ok bool, err error) {
 	return tx.read(record.Records, key)
 }
@@ -347,10 +347,12 @@ func (tx *Tx) DeleteRecord(key []byte) (existed bool, err error) {
 	return tx.remove(record.Result, key)
 }
 
-// Get returns a piece of application state: a keyspace of its own whose values never expire.
+// Get returns a piece of application state: a keyspace of its own whose values never expire, and which Store.Get does not
+// see. The value is the caller's.
 func (tx *Tx) Get(key []byte) (value []byte, ok bool, err error) { return tx.read(record.States, key) }
 
-// Set stores a piece of application state.
+// Set stores a piece of application state. A key or value that is too large is ErrTooLarge, and so is a transaction of
+// more than 16 MiB, which then fails as a whole.
 func (tx *Tx) Set(key, value []byte) error {
 	if err := tx.s.opts.checkValue(value); err != nil {
 		return err

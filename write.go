@@ -15,7 +15,8 @@ import (
 // once that is durable, as Options.Sync says. For a live key it returns the stored value and inserted == false, and
 // that answer too comes only when what it rests on is durable.
 //
-// After an error the record may be there when the store is opened again, whole, or not; it is not visible before.
+// After ErrFailed the record may be there when the store is opened again, whole, or not; it is not visible before. After any
+// other error (ErrFull, ErrTooLarge, ErrTTL, ...) nothing was written.
 func (s *Store) PutIfAbsent(key, value []byte, ttl time.Duration) (existing []byte, inserted bool, err error) {
 	if s.opts.ReadOnly {
 		return nil, false, ErrReadOnly
@@ -83,7 +84,8 @@ func (s *Store) PutIfAbsent(key, value []byte, ttl time.Duration) (existing []by
 	}
 }
 
-// Delete makes the store forget key, durably, and reports whether it was live.
+// Delete makes the store forget key, durably, and reports whether it was live. It goes on where a store that has reached
+// MaxBytes takes no records. Errors are as for PutIfAbsent.
 func (s *Store) Delete(key []byte) (existed bool, err error) {
 	if s.opts.ReadOnly {
 		return false, ErrReadOnly

@@ -17,6 +17,10 @@ import (
 // Already, that is recorded and fn does not run again while the record lives. Duplicates of a key that is running wait
 // for it (Options.InFlight, WithWait).
 //
+// The error is fn's own, a *StoredError if it was recorded, or else one of this package's or the store's. With ErrEmptyKey,
+// ErrKeyReused, ErrInFlight, ErrQuota and ErrReentrant this call's fn has not run. With ErrResultGone the work is done. With
+// ErrUnrecorded and ErrLeaseLost it is done, and the Outcome has its value where there is one. With ErrInDoubt nobody knows.
+//
 // Pass fn's context on to calls of Do inside fn: that is how a call that would wait for itself is found and answered
 // with ErrReentrant instead.
 func (r *Receiver) Do(ctx context.Context, key string, fn func(ctx context.Context) ([]byte, error), opts ...CallOption) (Outcome, error) {

@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// Receiver runs work once a key. It is safe for use by any number of goroutines, and so are those made by Scope.
+// Receiver runs work once per key. It is safe for use by any number of goroutines, and so are those made by Scope.
 type Receiver struct {
 	store Store
 	opts  Options
@@ -27,7 +27,7 @@ type Options struct {
 	// downstream, for instance. It holds the key meanwhile. An error leaves the key in doubt.
 	Resolve func(ctx context.Context, d Doubt) (Resolution, error)
 	// Quota is how much a scope may hold; the argument is its names, joined by slashes. nil = no quotas. It is asked
-	// before each call of Do that the store does not know yet, so it should be quick.
+	// before each call of Do that the store does not know yet, from any goroutine, so it should be quick.
 	Quota func(scope string) Quota
 	// Observe is told of each call's end, and before that when the call begins to wait for another, on the caller's
 	// goroutine. What it takes the caller waits. nil = nobody is told, and nothing is measured.
@@ -43,7 +43,8 @@ const (
 )
 
 // New returns a Receiver over a store. Keys of two receivers over the same store are the same keys, unless their
-// scopes differ.
+// scopes differ. nil options are the defaults. It fails if an option is out of its range, or the store is nil or of a type
+// that can't be compared.
 func New(store Store, opts *Options) (*Receiver, error) {
 	if store == nil {
 		return nil, errors.New("receiver: New without a store")

@@ -32,14 +32,13 @@ type Tx interface {
 // in one frame, or not at all. So there is no moment at which a crash could leave one without the other. Effects outside
 // the store are as with Do.
 //
-// fn runs once a call. Changes are undone when fn returns an error, a Permanent one included, or panics or exits. If
-// they can't be committed, because there is no room for them or a method of tx has failed, nothing has happened, the
-// error says why, and the key is free.
+// fn runs at most once per call. Changes are undone when fn returns an error, a Permanent one included, or panics or
+// exits. If they can't be committed, because there is no room for them or a method of tx has failed, nothing has
+// happened, the error says why, and the key is free.
 //
 // Inside fn, whatever needs a transaction lock is ErrReentrant: another DoTx, and what the store itself offers. One
 // circle is not seen: fn waits, in a Do inside it, for a key whose own fn calls the store's Update. Use DoTx there, or
-// give the wait an end.
-// errors.ErrUnsupported if the store has no transactions.
+// give the wait an end. errors.ErrUnsupported if the store has no transactions.
 func (r *Receiver) DoTx(ctx context.Context, key string, fn func(ctx context.Context, tx Tx) ([]byte, error), opts ...CallOption) (Outcome, error) {
 	a := attempt{r: r, ctx: ctx, name: key, fnTx: fn}
 	return a.start(opts)

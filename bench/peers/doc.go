@@ -1,6 +1,6 @@
 // Command peers measures oncelog beside the stores that people would use instead, on the machine it runs on.
 //
-//	go run ./bench/peers              # everything, at most 40 minutes; results into bench/results
+//	go run ./bench/peers              # everything, about half an hour; results into bench/results
 //	go run ./bench/peers -short       # at most 4 minutes
 //	go run ./bench/peers -only W1,W3 -peers oncelog,pebble,limit
 //

@@ -4,7 +4,7 @@
 //	oncelog demo [--requests N] [--crashes N]
 //	oncelog proxy --listen ADDR --upstream URL --dir DIR [--on-doubt block|retry]
 //	oncelog stat | verify | dump | doubts DIR [--json]
-//	oncelog settle DIR KEY happened|not
+//	oncelog settle DIR KEY happened|not [--scope NAME]... [--source NAME [--epoch N]] [--value TEXT]
 //	oncelog help [COMMAND]
 //	oncelog version
 //

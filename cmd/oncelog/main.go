@@ -77,7 +77,7 @@ func commands() []command {
 		{"verify", "DIR [--json]", "read a store back and check every byte", verifyHelp, verify},
 		{"dump", "DIR [--json]", "print every live record", dumpHelp, dump},
 		{"doubts", "DIR [--json]", "list work that may have happened", doubtsHelp, doubts},
-		{"settle", "DIR KEY happened|not", "say what became of it", settleHelp, settle},
+		{"settle", "DIR KEY happened|not [options]", "say what became of it", settleHelp, settle},
 		{"help", "[COMMAND]", "say more about a command", helpHelp, help},
 		{"version", "", "print the version", versionHelp, version},
 	}

@@ -24,7 +24,7 @@ import (
 	"github.com/oncelog/oncelog/receiver"
 )
 
-// bank charges a card once a key, and counts.
+// bank charges a card once per key, and counts.
 type bank struct {
 	mu      sync.Mutex
 	charged map[string]int // by card

@@ -15,7 +15,7 @@
 // The old text must be in its file exactly once. So an entry that the code has outgrown fails at once (also in
 // defences_test.go, with every go test), and does not pass for a defence that is tested.
 //
-//	go run ./fuzz/defences                    # all, a few minutes; exits 1 and names what no rung has caught
+//	go run ./fuzz/defences                    # all, ten minutes; exits 1 and names what no rung has caught
 //	go run ./fuzz/defences -list
 //	go run ./fuzz/defences -only 'tail cut'
 //	go run ./fuzz/defences -pick 3            # three at random; prints the seed, which -seed takes

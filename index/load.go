@@ -17,10 +17,11 @@ var ErrBad = errors.New("index: not the parts of an index")
 // Index. What it is given is checked so far that no look-up can go astray; that a location is what the key had is
 // the caller's affair.
 type Loader struct {
-	x     *Index
-	mu    sync.Mutex
-	pages [shardCount][]loaded
-	built bool
+	x      *Index
+	mu     sync.Mutex
+	pages  [shardCount][]loaded
+	pieces [][]byte // of memory, to be cut into pages; none of them is being written to
+	built  bool
 }
 
 type loaded struct {
@@ -40,7 +41,7 @@ func (l *Loader) Page(h PageHead, fill func(slots []byte) error) error {
 	if int(h.Shard) >= shardCount || h.Depth > maxDepth || h.Tag >= 1<<tagBits || h.Tag&(1<<(tagBits-h.Depth)-1) != 0 {
 		return fmt.Errorf("%w: there is no page %+v", ErrBad, h)
 	}
-	s, err := l.x.memory.page()
+	s, piece, err := l.cut()
 	if err != nil {
 		return err
 	}
@@ -54,14 +55,17 @@ func (l *Loader) Page(h PageHead, fill func(slots []byte) error) error {
 		}
 	}
 	// Without branches: which slots are free can't be foretold, and wrong guesses were a third of what loading took.
-	count, wrong := uint64(0), uint64(0)
+	// What a slot names is less than 2^63, so its negative has the sign bit unless it names nothing.
+	const slotMask = locationMask &^ MaxOffset
+	var count, wrong, stray uint64
 	prefix, mask := uint64(h.Tag)<<locationBits, uint64(1<<h.Depth-1)<<(tagBits-h.Depth)<<locationBits
 	for _, w := range words {
-		used := (w>>offsetBits&(1<<16-1) + 1<<16 - 1) >> 16 // 1 if it names a segment, else 0
-		count += used
-		wrong |= -used&(w^prefix)&mask | (used-1)&w&^metaBit
+		used := uint64(-int64(w&slotMask) >> 63) // all ones if it names a segment, else 0
+		count -= used
+		wrong |= used & (w ^ prefix)
+		stray |= w &^ used
 	}
-	if wrong != 0 {
+	if wrong&mask|stray&^metaBit != 0 {
 		return fmt.Errorf("%w: a page has an entry of another's, or a free slot that is not empty", ErrBad)
 	}
 	if count != uint64(h.Count) {
@@ -69,8 +73,36 @@ func (l *Loader) Page(h PageHead, fill func(slots []byte) error) error {
 	}
 	l.mu.Lock()
 	l.pages[h.Shard] = append(l.pages[h.Shard], loaded{h.Tag, &page{slots: s, depth: int(h.Depth), count: int(count)}})
+	if len(piece) > 0 {
+		l.pieces = append(l.pieces, piece)
+	}
 	l.mu.Unlock()
 	return nil
+}
+
+// cut returns a page of zeros and what is left of its piece, to be put back once the page is written. Nobody else writes
+// to the piece until then: when two come to a huge page at a time the system clears one for each, and throws one away.
+func (l *Loader) cut() (s *slots, rest []byte, err error) {
+	m := l.x.memory
+	if m.heap {
+		s, err = m.page()
+		return s, nil, err
+	}
+	l.mu.Lock()
+	if n := len(l.pieces); n > 0 {
+		rest, l.pieces = l.pieces[n-1], l.pieces[:n-1]
+	}
+	l.mu.Unlock()
+	if len(rest) == 0 {
+		if rest, err = m.take(); err != nil {
+			return nil, nil, err
+		}
+		// Touched here and not in the system call that reads into it: while that clears a huge page, Go takes the
+		// processor away from it and looks for work that isn't there.
+		rest[0] = 0
+	}
+	s, rest = m.cut(rest)
+	return s, rest, nil
 }
 
 var bigEndian = func() bool {
@@ -116,6 +148,7 @@ func (l *Loader) build() error {
 		return nil
 	}
 	l.built = true
+	l.x.memory.giveBack(l.pieces)
 	for i := range l.pages {
 		pages := l.pages[i]
 		if len(pages) == 0 {

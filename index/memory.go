@@ -30,8 +30,9 @@ type memory struct {
 	many bool                      // it is known that the first mapping would be too small
 
 	mu       sync.Mutex
-	piece    []byte // to be cut into pages
-	rest     []byte // of the last mapping, to be cut into pieces
+	piece    []byte   // to be cut into pages
+	left     [][]byte // pieces that a loader left over
+	rest     []byte   // of the last mapping, to be cut into pieces
 	mappings [][]byte
 
 	bytes  atomic.Int64 // in pieces taken
@@ -53,15 +54,43 @@ func (m *memory) page() (*slots, error) {
 	if err := m.refill(); err != nil {
 		return nil, err
 	}
-	s := (*slots)(unsafe.Pointer(unsafe.SliceData(m.piece)))
-	m.piece = m.piece[pageSize:]
-	m.pages.Add(1)
+	s, rest := m.cut(m.piece)
+	m.piece = rest
 	return s, nil
+}
+
+// cut cuts a page off a piece.
+func (m *memory) cut(piece []byte) (s *slots, rest []byte) {
+	m.pages.Add(1)
+	return (*slots)(unsafe.Pointer(unsafe.SliceData(piece))), piece[pageSize:]
+}
+
+// take returns a piece that nobody else cuts pages from.
+func (m *memory) take() ([]byte, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if err := m.refill(); err != nil {
+		return nil, err
+	}
+	piece := m.piece
+	m.piece = nil
+	return piece, nil
+}
+
+// giveBack takes what is left of pieces that were taken.
+func (m *memory) giveBack(pieces [][]byte) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.left = append(m.left, pieces...)
 }
 
 // refill sees to it that a page can be cut. Under mu.
 func (m *memory) refill() error {
 	if len(m.piece) > 0 {
+		return nil
+	}
+	if n := len(m.left); n > 0 {
+		m.piece, m.left = m.left[n-1], m.left[:n-1]
 		return nil
 	}
 	size := m.pieceSize()
@@ -138,6 +167,6 @@ func (m *memory) release() {
 			return // it stays mapped and counted: there is nobody left to tell
 		}
 	}
-	m.mappings, m.piece, m.rest = nil, nil, nil
+	m.mappings, m.piece, m.left, m.rest = nil, nil, nil, nil
 	m.bytes.Store(0)
 }

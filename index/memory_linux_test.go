@@ -44,6 +44,37 @@ func TestLargeTablesLieInHugePages(t *testing.T) {
 	require.EqualValues(t, firstPiece, few.memory.bytes.Load())
 }
 
+// Two who load pages at a time don't write to the same huge page, and what they leave of theirs is used for the pages
+// that come later.
+func TestLoadersShareNoHugePage(t *testing.T) {
+	l := NewLoader(1, firstMapping/pageSize+1)
+	m := l.x.memory
+	piece := func(b []byte) uintptr { return uintptr(unsafe.Pointer(unsafe.SliceData(b))) / laterPiece }
+	var outer, inner, after uintptr
+	require.NoError(t, l.Page(PageHead{Shard: 0}, func(b []byte) error {
+		outer = piece(b)
+		return l.Page(PageHead{Shard: 1}, func(b []byte) error { inner = piece(b); return nil })
+	}))
+	require.NotEqual(t, outer, inner)
+	for shard := uint8(2); shard < 100; shard++ {
+		require.NoError(t, l.Page(PageHead{Shard: shard}, func(b []byte) error { after = piece(b); return nil }))
+		require.Contains(t, []uintptr{outer, inner}, after)
+	}
+	x, err := l.Index()
+	require.NoError(t, err)
+	defer m.release()
+	pages := 2*laterPiece/pageSize - 100
+	for range pages {
+		_, err := x.memory.page()
+		require.NoError(t, err)
+	}
+	require.EqualValues(t, 2*laterPiece, m.bytes.Load())
+	require.EqualValues(t, 2*laterPiece/pageSize, m.pages.Load())
+	_, err = m.page()
+	require.NoError(t, err)
+	require.EqualValues(t, 3*laterPiece, m.bytes.Load())
+}
+
 // huge reports whether huge pages were asked for where b begins.
 func huge[T any](t *testing.T, b []T) bool {
 	t.Helper()

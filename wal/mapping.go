@@ -20,6 +20,9 @@ import (
 // A page that is not in memory is read while the thread waits, and the scheduler does not know. It is one page: the
 // mapping is advised to be read at random.
 //
+// Who reads first from a segment that was found on opening maps it, so that opening a log of thousands takes no longer
+// than it must; the others read the file meanwhile.
+//
 // Where the system gives no mapping, or there are too many, pread it is.
 
 // maxMappings is half of the mappings that Linux allows a process by default (vm.max_map_count). Were all used up, the Go
@@ -34,6 +37,14 @@ type mapped struct {
 	base    atomic.Pointer[byte] // nil when there is none, or not any more
 	size    int64                // set before base
 	readers *readers
+	later   atomic.Bool // whoever reads first makes it
+	gone    atomic.Bool // none is to be made any more
+}
+
+// mapLater has the first reader map the segment's file.
+func (s *Segment) mapLater(r *readers) {
+	s.mapped.readers = r
+	s.mapped.later.Store(true)
 }
 
 // mapFile maps the segment's file, as far as it is prepared or written. What it grows by later is read with pread: that
@@ -58,11 +69,15 @@ func (s *Segment) mapFile(r *readers) {
 	}
 	s.mapped.readers, s.mapped.size = r, size
 	s.mapped.base.Store(unsafe.SliceData(b))
+	if s.mapped.gone.Load() { // closed meanwhile, by who may not have seen it
+		s.unmap()
+	}
 }
 
 // unmap takes the mapping away, if there is one, after the last reader has left.
 func (s *Segment) unmap() {
 	m := &s.mapped
+	m.gone.Store(true)
 	base := m.base.Swap(nil)
 	if base == nil {
 		return
@@ -81,6 +96,10 @@ func (s *Segment) ReadAt(p []byte, off int64) (int, error) {
 			return n, io.EOF
 		}
 		return n, nil
+	}
+	if s.mapped.later.Load() && s.mapped.later.CompareAndSwap(true, false) { // others read the file meanwhile
+		s.mapFile(s.mapped.readers)
+		return s.ReadAt(p, off)
 	}
 	return s.file.ReadAt(p, off)
 }

@@ -12,7 +12,17 @@ const canMap = math.MaxInt > math.MaxInt32
 // mapShared maps the first n bytes of a file for reading. They may lie behind its end as long as nobody touches them. A
 // shared mapping shows what is written to the file; a private one need not.
 func mapShared(f *os.File, n int) ([]byte, error) {
-	b, err := syscall.Mmap(int(f.Fd()), 0, n, syscall.PROT_READ, syscall.MAP_SHARED)
+	c, err := f.SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	var b []byte
+	// Inside, the descriptor stays this file's, whoever closes it.
+	if e := c.Control(func(fd uintptr) {
+		b, err = syscall.Mmap(int(fd), 0, n, syscall.PROT_READ, syscall.MAP_SHARED)
+	}); e != nil {
+		return nil, e
+	}
 	if err != nil {
 		return nil, err
 	}

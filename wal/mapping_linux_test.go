@@ -19,9 +19,21 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// mappedLog returns a log of big transactions in segments of several pages, found on opening, with what each segment
-// holds by its slot, and where.
+// mappedLog is foundLog when each segment was read from.
 func mappedLog(t *testing.T, n int) (l *Log, want map[uint16][]byte) {
+	t.Helper()
+	l, want = foundLog(t, n)
+	for _, s := range l.all() {
+		_, err := s.ReadAt(make([]byte, 1), 0)
+		require.NoError(t, err)
+		require.NotNil(t, s.mapped.base.Load(), "segment %d is not mapped", s.number)
+	}
+	return l, want
+}
+
+// foundLog returns a log of big transactions in segments of several pages, found on opening, with what each segment
+// holds by its slot.
+func foundLog(t *testing.T, n int) (l *Log, want map[uint16][]byte) {
 	t.Helper()
 	o := small(never)
 	o.SegmentSize = 64 << 10
@@ -41,7 +53,7 @@ func mappedLog(t *testing.T, n int) (l *Log, want map[uint16][]byte) {
 		b, err := os.ReadFile(s.path)
 		require.NoError(t, err)
 		want[s.slot] = b[:s.End()]
-		require.NotNil(t, s.mapped.base.Load(), "segment %d is not mapped", s.number)
+		require.Nil(t, s.mapped.base.Load(), "segment %d was mapped by opening it", s.number)
 	}
 	require.Greater(t, len(want), 3)
 	return l, want
@@ -234,10 +246,30 @@ func TestWaitingForReaders(t *testing.T) {
 	})
 }
 
+// A segment that is closed while somebody maps it is not mapped afterwards, nor by who comes later.
+func TestNoMappingAfterClosing(t *testing.T) {
+	held := mappings.Load()
+	l, _ := foundLog(t, 100)
+	s, later := l.Segment(1), l.Segment(2)
+	f, err := os.Open(s.path)
+	require.NoError(t, err)
+	s.close()
+	s.file = f // still open when it was mapped
+	defer f.Close()
+	s.mapFile(&l.readers)
+	require.Nil(t, s.mapped.base.Load())
+	later.close()
+	_, err = later.ReadAt(make([]byte, 1), 0)
+	require.ErrorIs(t, err, os.ErrClosed)
+	require.Equal(t, held, mappings.Load())
+}
+
 // Readers go on while segments are dropped under them, and read what was there or that it is closed, never anything else.
-// New mappings are made all the while, to take the addresses that become free.
+// Whoever is first maps a segment, perhaps while it is dropped. Other mappings are made all the while, to take the
+// addresses that become free.
 func TestReadersBesideDrops(t *testing.T) {
-	l, want := mappedLog(t, 400)
+	held := mappings.Load()
+	l, want := foundLog(t, 400)
 	segments := l.all()
 	segments = segments[:len(segments)-1] // the last one is sealed when something is written
 	var over atomic.Bool
@@ -270,6 +302,8 @@ func TestReadersBesideDrops(t *testing.T) {
 	}
 	over.Store(true)
 	wg.Wait()
+	require.NoError(t, l.Close())
+	require.Equal(t, held, mappings.Load())
 }
 
 // Without a mapping it is pread, and each that is taken is given back.

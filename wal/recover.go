@@ -300,7 +300,7 @@ func (l *Log) recover(from Start, replay func(Frame) error) error {
 		flag = os.O_RDONLY
 	}
 	add := func(s *Segment) {
-		s.mapFile(&l.readers)
+		s.mapLater(&l.readers)
 		l.add(s)
 	}
 	r, err := scanLog(l.dir, l.o.ID, flag, from, add, func(f Frame) error {

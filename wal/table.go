@@ -52,7 +52,7 @@ func (l *Log) add(s *Segment) {
 	if len(t.segments) == 0 {
 		t.first = s.number
 	}
-	segments := t.segments[:len(t.segments):len(t.segments)] // a copy as soon as something is appended
+	segments := t.segments // what is appended lies behind the end of every table before
 	for t.first+uint64(len(segments)) < s.number {
 		segments = append(segments, nil)
 	}

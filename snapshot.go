@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 
 	"github.com/oncelog/oncelog/compaction"
 	"github.com/oncelog/oncelog/index"
@@ -104,53 +105,77 @@ func (s *Store) takeSnapshot() error {
 	return nil
 }
 
-// loadSnapshot puts a snapshot's index and ledger in the place of the store's, which are empty, and returns from where
-// the log is to be replayed. Any error but ErrTooNew says that the snapshot is of no use.
-func (s *Store) loadSnapshot(path string) (*snapshot.File, error) {
+// loading is the reading of a snapshot. It takes two processors: reading from the page cache and checking is bound by
+// one, and the other has the log's segments to open first. They are opened meanwhile, since for that the snapshot's
+// head is enough.
+type loading struct {
+	*snapshot.File
+	path  string
+	s     *Store
+	index *index.Loader
+	next  atomic.Int64 // page that nobody reads yet
+	err   atomic.Pointer[error]
+	other sync.WaitGroup
+	wait  func() error
+}
+
+// loadSnapshot begins to read a snapshot. Any error but ErrTooNew says that the snapshot is of no use. The caller has to
+// wait for it.
+func (s *Store) loadSnapshot(path string) (*loading, error) {
 	f, err := snapshot.Open(path, s.id)
 	if err != nil {
 		return nil, err
 	}
-	defer f.Close()
 	if f.Seed != s.seed {
-		return nil, fmt.Errorf("%w: %s: another seed", snapshot.ErrBad, path)
+		return nil, errors.Join(fmt.Errorf("%w: %s: another seed", snapshot.ErrBad, path), f.Close())
 	}
-	l := index.NewLoader(s.seed, f.Pages())
-	// Two at a time: reading from the page cache and checking is bound by one processor.
-	const readers = 2
-	var wait sync.WaitGroup
-	var errs [readers]error
-	for i := range readers {
-		wait.Go(func() {
-			for p := i; p < f.Pages() && errs[i] == nil; p += readers {
-				errs[i] = l.Page(index.PageHead(f.Head(p)), func(b []byte) error { return f.ReadPage(p, b) })
-			}
-		})
+	l := &loading{File: f, path: path, s: s, index: index.NewLoader(s.seed, f.Pages())}
+	l.wait = sync.OnceValue(l.finish)
+	l.other.Go(l.pages)
+	return l, nil
+}
+
+// pages reads pages until none is left, or one is of no use.
+func (l *loading) pages() {
+	for l.err.Load() == nil {
+		i := int(l.next.Add(1)) - 1
+		if i >= l.Pages() {
+			return
+		}
+		if err := l.index.Page(index.PageHead(l.Head(i)), func(b []byte) error { return l.ReadPage(i, b) }); err != nil {
+			l.err.CompareAndSwap(nil, &err)
+		}
 	}
-	wait.Wait()
-	if err := errors.Join(errs[:]...); err != nil {
-		return nil, err
+}
+
+// finish lends a hand, and puts the snapshot's index and accounts in the place of the store's, which are empty.
+func (l *loading) finish() error {
+	defer l.Close()
+	l.pages()
+	l.other.Wait()
+	if err := l.err.Load(); err != nil {
+		return *err
 	}
-	err = f.Keys(func(space byte, key []byte, location uint64) error {
-		return l.Key(space, key, index.Location(location))
+	err := l.Keys(func(space byte, key []byte, location uint64) error {
+		return l.index.Key(space, key, index.Location(location))
 	})
 	if err != nil {
-		return nil, err
+		return err
 	}
-	keys, err := l.Index()
+	keys, err := l.index.Index()
 	if err != nil {
-		return nil, err
+		return err
 	}
-	b, err := f.Accounts()
+	b, err := l.Accounts()
 	if err != nil {
-		return nil, err
+		return err
 	}
-	if err := s.parseAccounts(b); err != nil {
-		return nil, fmt.Errorf("%w: %s: %w", snapshot.ErrBad, path, err)
+	if err := l.s.parseAccounts(b); err != nil {
+		return fmt.Errorf("%w: %s: %w", snapshot.ErrBad, l.path, err)
 	}
-	s.keys = keys
-	s.records.Store(f.Meta.Keys)
-	return f, nil
+	l.s.keys = keys
+	l.s.records.Store(l.Meta.Keys)
+	return nil
 }
 
 // appendAccounts encodes what a snapshot holds besides the index: ledger, outbox, doubts and scopes, each behind its
@@ -186,6 +211,8 @@ func (s *Store) parseAccounts(b []byte) (err error) {
 	return nil
 }
 
+const snapshotBad = "oncelog: a snapshot is of no use, the log is read instead"
+
 // recover opens the log, from the newest snapshot that is of use on, or else from its beginning, and builds index and
 // ledger.
 func (s *Store) recover(dir string, wo wal.Options) error {
@@ -206,19 +233,28 @@ func (s *Store) recover(dir string, wo wal.Options) error {
 		s.records.Store(0)
 		r := replay{s: s, newest: noTime}
 		var from wal.Start
-		var f *snapshot.File
+		var f *loading
 		if path != "" {
 			if f, err = s.loadSnapshot(path); errors.Is(err, ErrTooNew) {
 				return err
 			} else if err != nil {
-				s.warn("oncelog: a snapshot is of no use, the log is read instead", err)
+				s.warn(snapshotBad, err)
 				continue
 			}
-			from = wal.Start{After: f.After, Synced: f.Through, Dropped: f.Dropped, Note: f.Time}
+			from = wal.Start{After: f.After, Synced: f.Through, Dropped: f.Dropped, Note: f.Time, Wait: f.wait}
 			r.counted, r.newest = f.Through, f.Time
 		}
 		s.replayed = func() int64 { return r.newest }
 		s.log, err = wal.Open(filepath.Join(dir, walName), wo, from, r.frame)
+		if f != nil {
+			// Whatever the log says: what begins at a snapshot of no use says nothing.
+			if bad := f.wait(); errors.Is(bad, ErrTooNew) {
+				return bad
+			} else if bad != nil {
+				s.warn(snapshotBad, bad)
+				continue
+			}
+		}
 		if errors.Is(err, wal.ErrGap) && path != "" {
 			s.warn("oncelog: a snapshot is older than the log, which is read instead", err)
 			continue

@@ -67,3 +67,46 @@ func firstError(all ...error) error {
 	}
 	return nil
 }
+
+// A snapshot is read while the log is opened. Whichever is found out first, that the snapshot is of no use or that the
+// log does not reach back to it, it is the snapshot that is blamed, and it is read to the end before Open returns.
+func TestASnapshotAndALogThatAreOfNoUse(t *testing.T) {
+	dir := filepath.Join(memoryDir(t), "store")
+	o := quick
+	o.SegmentSize, o.still = minSegmentSize, true
+	s := open(t, dir, o)
+	for i := range 300 {
+		put(t, s, fmt.Sprint("key ", i), string(make([]byte, 1000)))
+	}
+	segments := s.log.Segments()
+	require.Greater(t, len(segments), 2)
+	meta := snapshot.Meta{ID: s.id, Seed: s.seed, After: 1, Through: 1, Dropped: 2}
+	accounts := s.appendAccounts(nil)
+	require.NoError(t, s.Close())
+	for _, segment := range segments[:2] {
+		require.NoError(t, os.RemoveAll(filepath.Dir(segment.Path())))
+	}
+	bad := make([]byte, index.PageSize)
+	bad[0] = 1
+	for want, page := range map[string][]byte{"a snapshot is of no use": bad, "a snapshot is older than the log": nil} {
+		require.NoError(t, os.RemoveAll(filepath.Join(dir, snapshotName)))
+		_, err := snapshot.Write(filepath.Join(dir, snapshotName), func(int) error { return nil }, func(w *snapshot.Writer) (snapshot.Meta, error) {
+			if page != nil {
+				if err := w.Page(snapshot.PageHead{}, page); err != nil {
+					return meta, err
+				}
+			}
+			return meta, w.Accounts(accounts)
+		})
+		require.NoError(t, err)
+		for range 20 {
+			var log bytes.Buffer
+			o.Logger = slog.New(slog.NewTextHandler(&log, nil))
+			_, err = Open(dir, &o)
+			require.ErrorIs(t, err, ErrCorrupt)
+			require.ErrorContains(t, err, "segments before this one are missing")
+			require.Contains(t, log.String(), want)
+			require.Equal(t, 1, bytes.Count(log.Bytes(), []byte("level=WARN")), log.String())
+		}
+	}
+}

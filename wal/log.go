@@ -130,6 +130,10 @@ type Start struct {
 	// lie before After, where nobody reads.
 	Dropped uint64
 	Note    int64 // what Drop is to be found with again
+	// Wait, if not nil, is called once the segments are open, before the first transaction is replayed and before
+	// anything is written or removed. What it returns ends the opening. So what the owner knows the rest from can be
+	// read meanwhile.
+	Wait func() error
 }
 
 // Open recovers the log in dir and hands each transaction behind from.After to replay, in order. When it returns, all

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"sort"
+	"sync"
 )
 
 // Recovery answers one question: the log ends in bytes that are not frames; is that the end of what was written (a
@@ -299,14 +300,24 @@ func (l *Log) recover(from Start, replay func(Frame) error) error {
 	if l.o.ReadOnly {
 		flag = os.O_RDONLY
 	}
+	wait := func() error { return nil }
+	if from.Wait != nil {
+		wait = sync.OnceValue(from.Wait)
+	}
 	add := func(s *Segment) {
 		s.mapLater(&l.readers)
 		l.add(s)
 	}
 	r, err := scanLog(l.dir, l.o.ID, flag, from, add, func(f Frame) error {
+		if err := wait(); err != nil {
+			return err
+		}
 		f.log = l
 		return replay(f)
 	})
+	if err == nil {
+		err = wait()
+	}
 	if err != nil {
 		return err
 	}

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"sort"
 	"sync"
+	"sync/atomic"
 )
 
 // Recovery answers one question: the log ends in bytes that are not frames; is that the end of what was written (a
@@ -146,12 +147,23 @@ func (r *recovery) skip(dir string, numbers []uint64, id [16]byte, flag int, aft
 	}
 	// A number that is left out is for scanning to judge, which knows from the seal what must follow: were it passed
 	// over, the locations in a lost segment would be taken for those of records that were dropped.
-	for len(numbers) > 1 && numbers[1] == numbers[0]+1 {
-		next, err := openSegment(dir, numbers[1], flag)
-		if err != nil {
-			break // scanning comes across it again
+	var ahead []looked
+	defer func() {
+		for _, a := range ahead {
+			if a.s != nil {
+				a.s.close()
+			}
 		}
-		ok, err := next.readHeader(id)
+	}()
+	for len(numbers) > 1 && numbers[1] == numbers[0]+1 {
+		if len(ahead) == 0 {
+			ahead = lookAhead(dir, numbers[1:], id, flag)
+		}
+		next, ok, err := ahead[0].s, ahead[0].ok, ahead[0].err
+		ahead = ahead[1:]
+		if next == nil {
+			break // it can't be opened; scanning comes across it again
+		}
 		if err != nil {
 			next.close()
 			return nil, nil, err
@@ -175,6 +187,36 @@ func (r *recovery) skip(dir string, numbers []uint64, id [16]byte, flag int, aft
 		s, numbers = next, numbers[1:]
 	}
 	return s, numbers, nil
+}
+
+// looked is a segment whose header was read. None could be opened if s is nil.
+type looked struct {
+	s   *Segment
+	ok  bool
+	err error
+}
+
+// lookAhead opens the first few of the segments and reads their headers. When nothing of a log is in memory each header
+// is waited for, and a disk serves several as fast as one. What they say is judged in order.
+func lookAhead(dir string, numbers []uint64, id [16]byte, flag int) []looked {
+	const most, hands = 64, 8
+	all := make([]looked, min(most, len(numbers)))
+	var next atomic.Int64
+	var wait sync.WaitGroup
+	for range min(hands, len(all)) {
+		wait.Go(func() {
+			for i := next.Add(1) - 1; int(i) < len(all); i = next.Add(1) - 1 {
+				s, err := openSegment(dir, numbers[i], flag)
+				if err != nil {
+					continue
+				}
+				ok, err := s.readHeader(id)
+				all[i] = looked{s, ok, err}
+			}
+		})
+	}
+	wait.Wait()
+	return all
 }
 
 // readHeader reads the segment's header alone and reports whether it is whole.

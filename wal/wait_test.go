@@ -50,20 +50,3 @@ func TestOpenWaitsBeforeItWrites(t *testing.T) {
 	holds(t, dir, o, payloads(60))
 	require.NotEqual(t, before, tree(t, dir), "there was nothing to repair")
 }
-
-// Of two segments that are damaged the older one is named.
-func TestTheOldestDamageIsNamed(t *testing.T) {
-	dir, l := filled(t, 60, small(never))
-	require.NoError(t, l.Close())
-	for _, n := range []uint64{5, 3} {
-		b := []byte(readAll(t, pathOf(dir, n)))
-		b[17]++
-		require.NoError(t, os.WriteFile(pathOf(dir, n), headerPutRight(b), 0o600))
-	}
-	for range 20 {
-		_, _, _, err := readFrom(dir, small(never), Start{After: 59})
-		var damage *CorruptError
-		require.ErrorAs(t, err, &damage)
-		require.Equal(t, pathOf(dir, 3), damage.File)
-	}
-}

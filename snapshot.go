@@ -119,8 +119,8 @@ type loading struct {
 	wait  func() error
 }
 
-// loadSnapshot begins to read a snapshot. Any error but ErrTooNew says that the snapshot is of no use. The caller has to
-// wait for it.
+// loadSnapshot begins to read a snapshot. Any error but ErrTooNew says that the snapshot is of no use, and any at all that
+// wait returns: the caller has to call it.
 func (s *Store) loadSnapshot(path string) (*loading, error) {
 	f, err := snapshot.Open(path, s.id)
 	if err != nil {
@@ -248,9 +248,7 @@ func (s *Store) recover(dir string, wo wal.Options) error {
 		s.log, err = wal.Open(filepath.Join(dir, walName), wo, from, r.frame)
 		if f != nil {
 			// Whatever the log says: what begins at a snapshot of no use says nothing.
-			if bad := f.wait(); errors.Is(bad, ErrTooNew) {
-				return bad
-			} else if bad != nil {
+			if bad := f.wait(); bad != nil {
 				s.warn(snapshotBad, bad)
 				continue
 			}

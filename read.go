@@ -6,10 +6,13 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"runtime"
 	"sync"
+	"time"
 
 	"github.com/oncelog/oncelog/index"
 	"github.com/oncelog/oncelog/record"
+	"github.com/oncelog/oncelog/wal"
 )
 
 // Get returns the value stored under key, and whether the key is live. The value is the caller's, and not nil if it is
@@ -119,6 +122,7 @@ func (s *Store) confirm(n name, cand candidate, dst *[]byte) (bool, error) {
 type buffer struct {
 	first [firstRead]byte
 	long  []byte // for longer ones
+	reads uint   // that were made into it
 }
 
 // firstRead is a 36-byte key and a 256-byte value with some room to spare; copying 320 or 512 bytes takes as long, since
@@ -127,6 +131,32 @@ const (
 	firstRead = 384
 	keepLong  = 64 << 10
 )
+
+// read reads from a segment into p, which is of b. If it had to wait for the disk, it lets others go first.
+//
+// A page that is not in memory is read while the thread waits, and the scheduler does not know (wal/mapping.go). Who makes
+// one such read after the other is busy, to it, and keeps the processor for 10 ms at a time. With as many of them as there
+// are processors everybody else in the process waits so long for a turn, again and again. Now it is a few reads of the disk.
+// Taking the time is a tenth of a hit, so one read in a few is looked at. If each gave way, one that is alone beside a
+// garbage collection would wait for the collector more often than for the disk.
+func (b *buffer) read(seg *wal.Segment, p []byte, off int64) (n int, err error) {
+	b.reads++
+	if b.reads%timed != 0 {
+		return seg.ReadAt(p, off)
+	}
+	began := time.Now()
+	n, err = seg.ReadAt(p, off)
+	if time.Since(began) >= waited {
+		runtime.Gosched()
+	}
+	return n, err
+}
+
+// timed is how many reads there are to one that is looked at.
+const timed = 8
+
+// waited is longer than a copy takes, and shorter than a disk. Tests change it.
+var waited = 10 * time.Microsecond
 
 var buffers = sync.Pool{New: func() any { return new(buffer) }}
 
@@ -202,7 +232,7 @@ func (s *Store) readAt(loc index.Location, b *buffer) (r record.Record, size int
 	}
 	base := record.DecodeBase(seg.Meta())
 	buf := b.first[:]
-	n, err := seg.ReadAt(buf, off)
+	n, err := b.read(seg, buf, off)
 	if err == io.EOF && n == 0 {
 		return r, 0, seg.Corrupt(off, "the file ends before a record that was put here")
 	}
@@ -219,7 +249,7 @@ func (s *Store) readAt(loc index.Location, b *buffer) (r record.Record, size int
 			b.long = make([]byte, long)
 		}
 		buf = b.long[:long]
-		if _, err := seg.ReadAt(buf, off); err != nil {
+		if _, err := b.read(seg, buf, off); err != nil {
 			return r, 0, s.readError(seg.Path(), off, err)
 		}
 		r, size, err = record.Parse(buf, base)

@@ -18,6 +18,7 @@
 //
 //   - Lookup (lookup_test.go): a key that is there, one that is not, and the bytes of memory that a key takes
 //   - Do, Batch (do_test.go): the receiver beside the store's own call, and a consumer's batch
+//   - Cold (cold_test.go): look-ups of what is not in memory, and how long others wait beside them
 //   - Open (open_test.go): recovery after a kill, opening after a close
 //   - Snapshot (house_test.go): its time, bytes a key, MB a second, at the default pace and without one
 //   - Compact (house_test.go): MB a second moved and dropped, what the log takes for each live byte before and after

@@ -17,8 +17,10 @@ import (
 //   - A mapping goes only when nobody can be copying from it any more (readers.wait). Records are copied out and not
 //     looked at in place, so that nobody ever stays in one.
 //
-// A page that is not in memory is read while the thread waits, and the scheduler does not know. It is one page: the
-// mapping is advised to be read at random.
+// A page that is not in memory is read while the thread waits, and the scheduler does not know: nobody else runs on its
+// processor, and a collection's pauses wait too. It is one page: the mapping is advised to be read at random. A pread would
+// hand the processor on, but then one that is alone would have to wait for it too, and which pages to read with it would
+// have to be known. Who reads often is to give way now and then instead (oncelog.buffer.read).
 //
 // Who reads first from a segment that was found on opening maps it, so that opening a log of thousands takes no longer
 // than it must; the others read the file meanwhile.

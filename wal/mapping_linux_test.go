@@ -341,7 +341,8 @@ func TestMappedReadsDoNotAllocate(t *testing.T) {
 	require.Zero(t, testing.AllocsPerRun(100, func() { _, _ = s.ReadAt(p, 1000) }))
 }
 
-// BenchmarkReadAt reads a record's worth of bytes that are in the cache: what a copy, its guards and the system call cost.
+// BenchmarkReadAt reads a record's worth of bytes that are in the cache: what a copy, its guards and the system call cost;
+// and of bytes that are not, each from another page.
 func BenchmarkReadAt(b *testing.B) {
 	o := small(never)
 	o.SegmentSize = 64 << 10
@@ -376,6 +377,23 @@ func BenchmarkReadAt(b *testing.B) {
 			_, _ = s.file.ReadAt(p, off)
 		}
 	})
+	for _, how := range []string{"mapped", "pread"} {
+		b.Run(how+", cold", func(b *testing.B) {
+			s, pageOut := coldSegment(b)
+			read := s.ReadAt
+			if how == "pread" {
+				read = s.file.ReadAt
+			}
+			for page := int64(0); b.Loop(); page += 17 << 12 { // no neighbours, of which the system would bring some too
+				if page %= s.End(); page == 0 {
+					b.StopTimer()
+					pageOut()
+					b.StartTimer()
+				}
+				_, _ = read(p, page)
+			}
+		})
+	}
 	b.Run("fault", func(b *testing.B) {
 		require.NoError(b, os.Truncate(s.path, 0))
 		b.ReportAllocs()
@@ -384,4 +402,27 @@ func BenchmarkReadAt(b *testing.B) {
 		}
 		require.NoError(b, os.Truncate(s.path, s.room.Load()))
 	})
+}
+
+// coldSegment returns a segment of a prime number of pages, and a function that takes them out of memory.
+func coldSegment(b *testing.B) (s *Segment, pageOut func()) {
+	f, err := os.Create(filepath.Join(b.TempDir(), "f"))
+	require.NoError(b, err)
+	b.Cleanup(func() { _ = f.Close() })
+	const size = 1021 << 12
+	_, err = f.Write(make([]byte, size))
+	require.NoError(b, err)
+	require.NoError(b, f.Sync()) // what is dirty stays
+	s = &Segment{path: f.Name(), file: f}
+	s.end.Store(size)
+	s.mapFile(new(readers))
+	b.Cleanup(s.unmap)
+	return s, func() {
+		_, err := s.ReadAt(make([]byte, size), 0) // only what is mapped is taken out
+		require.NoError(b, err)
+		const pageout = 21 // MADV_PAGEOUT
+		if err := syscall.Madvise(unsafe.Slice(s.mapped.base.Load(), size), pageout); err != nil {
+			b.Skip("MADV_PAGEOUT: ", err)
+		}
+	}
 }

@@ -25,6 +25,9 @@
 //	W7  a day in a minute: a TTL of 5 s turns over under load
 //	W8  data four times as large as the memory that a cgroup allows
 //
+// Before each turn of W2 and W6 the peer's files are read once, untimed: while others had their turns the system may have
+// taken their pages back, and what a look-up waits for a disk is W8's subject.
+//
 // Keys have 36 bytes and values 256. What is reported is the median over the rounds with the least and the most
 // (report.go), as text that benchstat reads, as a table and as pictures. Nothing is judged.
 package main

@@ -37,7 +37,7 @@ func (r *results) markdown() string {
 		say("")
 	}
 	if at := r.settings("W2"); len(at) > 0 {
-		say("## W2: look-ups by one caller, ns\n")
+		say("## W2: look-ups by one caller, ns; files in the page cache\n")
 		r.table(&b, "W2", at, "ns", "")
 		say("\n99th percentile, µs (with the time that taking the time takes, about 0.05):\n")
 		r.table(&b, "W2", at, "p99-us", "")
@@ -59,7 +59,7 @@ func (r *results) markdown() string {
 		say("\nThe first round's `killed` comes behind the whole load; the least is what a kill soon after opening costs.\n")
 	}
 	for _, at := range r.settings("W6") {
-		say("## W6: the collector with %s keys, and look-ups while it runs without a pause\n", strings.TrimPrefix(at, "keys="))
+		say("## W6: the collector with %s keys, and look-ups while it runs without a pause; files in the page cache\n", strings.TrimPrefix(at, "keys="))
 		r.units(&b, "W6", at, "GC-ms", "p50-us", "p99.9-us", "over-1ms/M")
 		say("\nGC-ms: processor time of a collection. over-1ms/M: of a million look-ups.\n")
 	}

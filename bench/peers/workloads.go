@@ -1,8 +1,12 @@
 package main
 
 import (
+	"errors"
 	"fmt"
+	"io"
+	"io/fs"
 	"os"
+	"path/filepath"
 )
 
 // workloads in their order: those before leave filled stores to those behind.
@@ -74,6 +78,9 @@ func (r *run) lookups() error {
 			for i := range all {
 				p := all[(i+round)%len(all)]
 				r.say("W2, %d keys, round %d of %d: %s", keys, round+1, r.rounds, p.kind.name)
+				if err := warm(p.dir); err != nil {
+					return err
+				}
 				for _, do := range []string{"miss", "hit"} {
 					rep, err := p.ask(request{Do: do, For: r.slice})
 					if err != nil {
@@ -86,6 +93,28 @@ func (r *run) lookups() error {
 		}
 	}
 	return nil
+}
+
+// warm reads a peer's files, so that they are in the page cache. A peer that stood still while others had their turns may
+// find that the system has taken its pages back; W2 and W6 are not about the disk, and W8 is.
+func warm(dir string) error {
+	buf := make([]byte, 1<<20)
+	return filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || !d.Type().IsRegular() {
+			return err
+		}
+		f, err := os.Open(path)
+		if err != nil {
+			return err
+		}
+		for err == nil {
+			_, err = f.Read(buf)
+		}
+		if err == io.EOF {
+			err = nil
+		}
+		return errors.Join(err, f.Close())
+	})
 }
 
 // sizes closes what was filled, which tells how large it is on disk.
@@ -202,6 +231,9 @@ func (r *run) collector() error {
 		for i := range all {
 			p := all[(i+round)%len(all)]
 			r.say("W6, round %d of %d: %s", round+1, r.rounds, p.kind.name)
+			if err := warm(p.dir); err != nil {
+				return err
+			}
 			rep, err := p.ask(request{Do: "collect", For: r.slice})
 			if err != nil {
 				return err

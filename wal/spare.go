@@ -222,10 +222,12 @@ func (k *keeper) run(l *Log) {
 		case <-k.wake:
 		}
 		k.asked.Store(false)
-		k.finishRetired(l)
 		if l.Failed() == nil {
 			k.make(l, k.fill)
 		}
+		// Behind the next one's sync, which commits the file system's journal with what the retired ones changed in it.
+		// Before, each was a commit of its own, and a sync beside it took six times as long.
+		k.finishRetired(l)
 	}
 }
 

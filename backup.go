@@ -179,7 +179,7 @@ func restore(dir string, r io.Reader) error {
 	if err != nil {
 		return err
 	}
-	log, err := wal.Open(walDir, o.walOptions(m, nil, nil), wal.Start{Synced: through}, func(wal.Frame) error { return nil })
+	log, err := wal.Open(walDir, o.walOptions(m, nil, nil, nil), wal.Start{Synced: through}, func(wal.Frame) error { return nil })
 	if err != nil {
 		return err
 	}

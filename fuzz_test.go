@@ -183,7 +183,7 @@ func oneStore(t *testing.T, payload []byte) {
 	full, err := (&o).withDefaults()
 	require.NoError(t, err)
 	base := record.Base{At: goldenTime, TTL: time.Hour.Milliseconds()}
-	wo := full.walOptions(fuzzID, func() record.Base { return base }, nil)
+	wo := full.walOptions(fuzzID, func() record.Base { return base }, nil, nil)
 	require.NoError(t, wal.Create(filepath.Join(dir, walName), wo))
 	l, err := wal.Open(filepath.Join(dir, walName), wo, wal.Start{}, func(wal.Frame) error { return nil })
 	require.NoError(t, err)

@@ -190,7 +190,7 @@ func create(dir string, o Options) (manifest, error) {
 	}
 	m := newManifest()
 	base := record.Base{At: newClock(&o).millis(), TTL: defaultMillis(o)}
-	if err := wal.Create(walDir, o.walOptions(m, func() record.Base { return base }, nil)); err != nil {
+	if err := wal.Create(walDir, o.walOptions(m, func() record.Base { return base }, nil, nil)); err != nil {
 		return m, fmt.Errorf("oncelog: create %s: %w", walDir, err)
 	}
 	if err := wal.SyncDir(dir); err != nil {
@@ -224,7 +224,7 @@ func load(dir string, o Options, m manifest) (*Store, error) {
 	}
 	s := &Store{opts: o, id: m.id, seed: m.seed, clock: newClock(&o), gate: newGate()}
 	s.closing.done = make(chan struct{})
-	if err := s.recover(dir, o.walOptions(m, s.recordBase, s.house.kick)); err != nil {
+	if err := s.recover(dir, o.walOptions(m, s.recordBase, s.house.kick, s.house.pace.pause)); err != nil {
 		if !errors.Is(err, ErrCorrupt) && !errors.Is(err, ErrTooNew) {
 			err = fmt.Errorf("oncelog: open %s: %w", dir, err)
 		}

@@ -181,10 +181,10 @@ func (o *Options) checkValue(value []byte) error {
 }
 
 // walOptions is what the log needs to know.
-func (o *Options) walOptions(m manifest, base func() record.Base, sealed func()) wal.Options {
+func (o *Options) walOptions(m manifest, base func() record.Base, sealed func(), pause func() bool) wal.Options {
 	wo := wal.Options{
 		ID: m.id, Meta: func() [wal.MetaSize]byte { return base().Encode() }, SegmentSize: o.SegmentSize, Sync: time.Duration(o.Sync), ReadOnly: o.ReadOnly,
-		OnSeal: sealed,
+		OnSeal: sealed, Pause: pause,
 	}
 	if log := o.Logger; log != nil {
 		wo.OnError = func(err error) { log.Error("oncelog: writing stopped or was put off", "err", err) }

@@ -47,3 +47,22 @@ func (p *pacer) wait(n int) error {
 		return nil
 	}
 }
+
+// pause is wait for what is no reading or writing but holds others up in the same way, a little at a time. It returns
+// false when there is to be no pause any more.
+func (p *pacer) pause() bool {
+	if p.rate == 0 {
+		return false
+	}
+	t := time.NewTimer(shortPause)
+	defer t.Stop()
+	select {
+	case <-p.stop:
+		return false
+	case <-t.C:
+		return true
+	}
+}
+
+// shortPause is what a commit takes several times over on a fast disk.
+const shortPause = 500 * time.Microsecond

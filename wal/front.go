@@ -88,7 +88,7 @@ func (l *Log) Pin() (release func()) {
 		f.mu.Lock()
 		f.pins--
 		f.mu.Unlock()
-		l.forget()
+		l.forget(nil)
 	})
 }
 
@@ -98,7 +98,7 @@ func (l *Log) unlink() error {
 	f.mu.Lock()
 	dropped := slices.Clone(f.dropped)
 	f.mu.Unlock()
-	defer l.forget()
+	defer l.forget(l.o.Pause)
 	for _, s := range dropped {
 		if s.unlinked.Load() {
 			continue
@@ -112,7 +112,7 @@ func (l *Log) unlink() error {
 }
 
 // forget closes dropped segments whose files are gone, unless somebody may read them.
-func (l *Log) forget() {
+func (l *Log) forget(pause pacer) {
 	f := &l.front
 	var gone []*Segment
 	f.mu.Lock()
@@ -122,7 +122,11 @@ func (l *Log) forget() {
 	}
 	f.mu.Unlock()
 	for _, s := range gone { // which may wait for who reads a page of it
-		s.close()
+		if pause == nil {
+			s.close()
+		} else {
+			s.closeGently(pause)
+		}
 	}
 }
 

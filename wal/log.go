@@ -19,6 +19,7 @@ type Options struct {
 	Sync        time.Duration         // 0: before each acknowledgement; > 0: every so often; < 0: when sealing and closing only
 	ReadOnly    bool                  // read what is there; the log takes no commits
 	OnSeal      func()                // told, in the background, when a segment is retired; may be nil
+	Pause       func() bool           // lets others at the disk while dropped segments are freed: see Drop; false ends it. May be nil
 	OnError     func(error)           // told of what fails in the background, and of the latch; may be nil
 }
 

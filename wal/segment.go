@@ -123,7 +123,7 @@ func prepare(dir string, number uint64, room int64, fill bool, pace pacer) (_ *S
 			if _, err := s.file.WriteAt(zeros[:n], at); err != nil {
 				return nil, err
 			}
-			startWriteback(s.file, at, n) // else the sync below writes it all at once, and commits wait for that
+			StartWriteback(s.file, at, n) // else the sync below writes it all at once, and commits wait for that
 		}
 	}
 	s.room.Store(room)

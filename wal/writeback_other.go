@@ -4,5 +4,5 @@ package wal
 
 import "os"
 
-// startWriteback has no equal here (package syscall lacks it on 32-bit ARM); the sync that follows does it all.
-func startWriteback(*os.File, int64, int64) {}
+// StartWriteback has no equal here (package syscall lacks it on 32-bit ARM); the sync that follows does it all.
+func StartWriteback(*os.File, int64, int64) {}

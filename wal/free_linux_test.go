@@ -1,0 +1,85 @@
+package wal
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// nameless returns the sizes of the files below dir that this process has open and that have no name any more.
+func nameless(t *testing.T, dir string) (sizes []int64) {
+	t.Helper()
+	all, err := os.ReadDir("/proc/self/fd")
+	require.NoError(t, err)
+	for _, fd := range all {
+		link := filepath.Join("/proc/self/fd", fd.Name())
+		path, err := os.Readlink(link)
+		if err == nil && strings.HasPrefix(path, dir) && strings.HasSuffix(path, " (deleted)") {
+			fi, err := os.Stat(link)
+			require.NoError(t, err)
+			sizes = append(sizes, fi.Size())
+		}
+	}
+	return sizes
+}
+
+// The space of a dropped segment goes piece by piece, and while it does, who still has the segment finds it closed. A
+// segment that was cut would read as damaged. When there is to be no pause any more, all of the rest goes at once.
+func TestADroppedSegmentIsFreedInPieces(t *testing.T) {
+	for _, most := range []int{0, 1, 1000} {
+		t.Run(fmt.Sprint(most), func(t *testing.T) {
+			dir := filepath.Join(t.TempDir(), "wal")
+			var l *Log
+			var s *Segment
+			var sizes []int64
+			o := small(never)
+			o.SegmentSize = 1 << 20
+			o.Pause = func() bool {
+				_, err := s.ReadAt(make([]byte, 1), 0)
+				require.ErrorIs(t, err, os.ErrClosed)
+				require.NoDirExists(t, segmentDir(dir, 2))
+				left := nameless(t, dir)
+				require.Len(t, left, 1)
+				sizes = append(sizes, left[0])
+				return len(sizes) <= most
+			}
+			require.NoError(t, Create(dir, o))
+			l, err := Open(dir, o, Start{}, func(Frame) error { return nil })
+			require.NoError(t, err)
+			for len(l.Retired()) < 2 {
+				_, err := commit(l, strings.Repeat("x", 100_000))
+				require.NoError(t, err)
+			}
+			s = l.all()[1] // the one before it has no frame
+			whole := s.End()
+			require.Greater(t, whole, int64(2*freeStep))
+			require.NoError(t, l.Drop(2, 0))
+			require.Empty(t, nameless(t, dir))
+			require.Equal(t, whole, sizes[0])
+			require.Len(t, sizes, min(most+1, int((whole-1)/freeStep)))
+			for i := 1; i < len(sizes); i++ {
+				require.Equal(t, whole-int64(i)*freeStep, sizes[i])
+			}
+			require.NoError(t, l.Close())
+		})
+	}
+}
+
+func TestRemoveGently(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "file")
+	require.NoError(t, os.WriteFile(path, make([]byte, 3*freeStep), 0o600))
+	var sizes []int64
+	require.NoError(t, RemoveGently(path, func() bool {
+		require.NoFileExists(t, path)
+		sizes = append(sizes, nameless(t, dir)...)
+		return true
+	}))
+	require.Equal(t, []int64{3 * freeStep, 2 * freeStep}, sizes)
+	require.Empty(t, nameless(t, dir))
+	require.ErrorIs(t, RemoveGently(path, nil), os.ErrNotExist)
+}

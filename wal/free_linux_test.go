@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -27,9 +28,21 @@ func nameless(t *testing.T, dir string) (sizes []int64) {
 	return sizes
 }
 
+// needLeases skips the test where the file system can't say whether somebody else has a file.
+func needLeases(t *testing.T) {
+	t.Helper()
+	f, err := os.Create(filepath.Join(t.TempDir(), "leased"))
+	require.NoError(t, err)
+	defer f.Close()
+	if _, err := control(f, syscall.F_SETLEASE, syscall.F_WRLCK); err != nil {
+		t.Skip("no leases here: ", err)
+	}
+}
+
 // The space of a dropped segment goes piece by piece, and while it does, who still has the segment finds it closed. A
 // segment that was cut would read as damaged. When there is to be no pause any more, all of the rest goes at once.
 func TestADroppedSegmentIsFreedInPieces(t *testing.T) {
+	needLeases(t)
 	for _, most := range []int{0, 1, 1000} {
 		t.Run(fmt.Sprint(most), func(t *testing.T) {
 			dir := filepath.Join(t.TempDir(), "wal")
@@ -70,6 +83,7 @@ func TestADroppedSegmentIsFreedInPieces(t *testing.T) {
 }
 
 func TestRemoveGently(t *testing.T) {
+	needLeases(t)
 	dir := t.TempDir()
 	path := filepath.Join(dir, "file")
 	require.NoError(t, os.WriteFile(path, make([]byte, 3*freeStep), 0o600))
@@ -82,4 +96,73 @@ func TestRemoveGently(t *testing.T) {
 	require.Equal(t, []int64{3 * freeStep, 2 * freeStep}, sizes)
 	require.Empty(t, nameless(t, dir))
 	require.ErrorIs(t, RemoveGently(path, nil), os.ErrNotExist)
+}
+
+// What somebody else has is not cut: who has it open or mapped would find it damaged, and a hard link is a copy that
+// somebody made.
+func TestWhatOthersHaveIsNotCut(t *testing.T) {
+	b := []byte(strings.Repeat("x", 3*freeStep))
+	for what, take := range map[string]func(path, other string){
+		"open": func(path, _ string) {
+			f, err := os.Open(path)
+			require.NoError(t, err)
+			t.Cleanup(func() {
+				fi, err := f.Stat()
+				require.NoError(t, err)
+				require.Equal(t, int64(len(b)), fi.Size())
+				require.NoError(t, f.Close())
+			})
+		},
+		"mapped": func(path, _ string) {
+			f, err := os.Open(path)
+			require.NoError(t, err)
+			m, err := syscall.Mmap(int(f.Fd()), 0, len(b), syscall.PROT_READ, syscall.MAP_SHARED)
+			require.NoError(t, err)
+			require.NoError(t, f.Close())
+			t.Cleanup(func() {
+				require.Equal(t, b, m)
+				require.NoError(t, syscall.Munmap(m))
+			})
+		},
+		"a hard link": func(path, other string) { require.NoError(t, os.Link(path, other)) },
+		"a symbolic link": func(path, other string) {
+			require.NoError(t, os.Rename(path, other))
+			require.NoError(t, os.Symlink(other, path))
+		},
+	} {
+		for how, remove := range map[string]func(path string, pause func() bool) error{
+			"RemoveGently": RemoveGently,
+			"closeGently": func(path string, pause func() bool) error {
+				f, err := os.OpenFile(path, os.O_RDWR, 0)
+				require.NoError(t, err)
+				require.NoError(t, os.Remove(path))
+				(&Segment{path: path, file: f}).closeGently(pause)
+				return nil
+			},
+		} {
+			dir := t.TempDir()
+			path, other := filepath.Join(dir, "file"), filepath.Join(dir, "other")
+			require.NoError(t, os.WriteFile(path, b, 0o600))
+			take(path, other)
+			require.NoError(t, remove(path, func() bool {
+				t.Errorf("%s: %s: it is cut", how, what)
+				return true
+			}))
+			require.NoFileExists(t, path)
+			if kept, err := os.ReadFile(other); err == nil {
+				require.Equal(t, b, kept, "%s: %s", how, what)
+			} else {
+				require.NotContains(t, what, "link")
+			}
+		}
+	}
+}
+
+// A file that can't be opened can be removed all the same.
+func TestRemoveGentlyWhatCannotBeOpened(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "file")
+	require.NoError(t, os.Symlink("nowhere", path))
+	require.NoError(t, RemoveGently(path, nil))
+	_, err := os.Lstat(path)
+	require.ErrorIs(t, err, os.ErrNotExist)
 }

@@ -2,13 +2,14 @@ package wal
 
 import (
 	"io"
+	"os"
 	"runtime/debug"
 	"sync/atomic"
 	"unsafe"
 )
 
 // Records are read from mappings of the segments' files. The system call of a pread is most of what a hit costs; a
-// mapping leaves the copy. Three things make that as safe as the call:
+// mapping leaves the copy. Four things make that as safe as the call:
 //
 //   - A fault ends nothing. A page that can't be read, or that somebody cut off, is a signal instead of an error; on the
 //     goroutine that copies it becomes a panic, which is caught, and the same bytes are asked for with pread, whose
@@ -16,6 +17,8 @@ import (
 //   - No byte behind End is touched: there the file may end, or be given back.
 //   - A mapping goes only when nobody can be copying from it any more (readers.wait). Records are copied out and not
 //     looked at in place, so that nobody ever stays in one.
+//   - What was read from a segment that is closed by then is no answer: its file may have been cut meanwhile (closeGently),
+//     under a pread that is waiting for the disk, or under a mapping that somebody makes at the same moment.
 //
 // A page that is not in memory is read while the thread waits, and the scheduler does not know: nobody else runs on its
 // processor, and a collection's pauses wait too. It is one page: the mapping is advised to be read at random. A pread would
@@ -40,7 +43,7 @@ type mapped struct {
 	size    int64                // set before base
 	readers *readers
 	later   atomic.Bool // whoever reads first makes it
-	gone    atomic.Bool // none is to be made any more
+	gone    atomic.Bool // the segment is closed: none is to be made any more, and nothing read
 }
 
 // mapLater has the first reader map the segment's file.
@@ -92,18 +95,22 @@ func (s *Segment) unmap() {
 
 // ReadAt reads from the file, not through the library: its Read races with writes, and after a failed write its memory
 // and the file differ. It is an io.ReaderAt's; for bytes in front of End it makes no system call.
-func (s *Segment) ReadAt(p []byte, off int64) (int, error) {
-	if n, ok := s.mapped.readAt(p, off, s.end.Load()); ok {
-		if n < len(p) {
-			return n, io.EOF
-		}
-		return n, nil
+func (s *Segment) ReadAt(p []byte, off int64) (n int, err error) {
+	m := &s.mapped
+	n, ok := m.readAt(p, off, s.end.Load())
+	if !ok && m.later.Load() && m.later.CompareAndSwap(true, false) { // others read the file meanwhile
+		s.mapFile(m.readers)
+		n, ok = m.readAt(p, off, s.end.Load())
 	}
-	if s.mapped.later.Load() && s.mapped.later.CompareAndSwap(true, false) { // others read the file meanwhile
-		s.mapFile(s.mapped.readers)
-		return s.ReadAt(p, off)
+	if !ok {
+		n, err = s.file.ReadAt(p, off)
+	} else if n < len(p) {
+		err = io.EOF
 	}
-	return s.file.ReadAt(p, off)
+	if m.gone.Load() {
+		return 0, os.ErrClosed
+	}
+	return n, err
 }
 
 // readAt copies what lies at off and in front of end. It is not ok where there is no mapping, nothing to read, or a page

@@ -264,6 +264,36 @@ func TestNoMappingAfterClosing(t *testing.T) {
 	require.Equal(t, held, mappings.Load())
 }
 
+// A read that is on its way when the segment is closed may find its file cut. What it found is not an answer, by whichever
+// way it was read.
+func TestNoAnswerAfterClosing(t *testing.T) {
+	l, _ := foundLog(t, 100)
+	for _, mapped := range []bool{false, true} {
+		s := l.all()[1]
+		if mapped {
+			s = l.all()[2]
+		}
+		f, err := os.OpenFile(s.path, os.O_RDWR, 0)
+		require.NoError(t, err)
+		s.close()
+		s.file = f // the read has looked already whether it is open
+		defer f.Close()
+		if mapped { // and who maps it has not looked yet whether it is closed
+			s.mapped.gone.Store(false)
+			s.mapFile(&l.readers)
+			require.NotNil(t, s.mapped.base.Load())
+			s.mapped.gone.Store(true)
+			defer s.unmap()
+		}
+		require.NoError(t, f.Truncate(100))
+		for _, off := range []int64{0, 90, 5000} {
+			n, err := s.ReadAt(make([]byte, 50), off)
+			require.ErrorIs(t, err, os.ErrClosed)
+			require.Zero(t, n)
+		}
+	}
+}
+
 // Readers go on while segments are dropped under them, and read what was there or that it is closed, never anything else.
 // Whoever is first maps a segment, perhaps while it is dropped. Other mappings are made all the while, to take the
 // addresses that become free.

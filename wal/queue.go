@@ -172,9 +172,13 @@ func (b *batch) ended() <-chan struct{} {
 // each yield lets one of them run while the others are still on their way back. So was sleeping until the last one has
 // come, which lets both processors work and not one of them look: it gathered 62, and gained no more, since a timer that
 // nobody else's work looks after takes a millisecond.
+//
+// Where the clock stands still (in a bubble of testing/synctest, for as long as somebody runs) or is coarse, mostYields in
+// vain end it. With a good clock nobodyComes is over after some twenty.
 const (
 	nobodyComes  = 3 * time.Microsecond
 	waitingShare = 2
+	mostYields   = 1000
 )
 
 // lead writes the batch and passes the lead on. Each leader leads once: its own commit is in the batch, so it waits
@@ -182,14 +186,15 @@ const (
 func (l *Log) lead(b *batch) {
 	l.mu.Lock()
 	if n := len(b.commits); n < l.expected {
-		start := time.Now()
-		for last, now := start, start; n < l.expected && now.Sub(last) < nobodyComes && now.Sub(start) < l.took/waitingShare; {
+		start, yields := time.Now(), 0
+		for last, now := start, start; n < l.expected && now.Sub(last) < nobodyComes && now.Sub(start) < l.took/waitingShare && yields < mostYields; {
 			l.mu.Unlock()
 			runtime.Gosched()
 			now = time.Now()
+			yields++
 			l.mu.Lock()
 			if len(b.commits) > n {
-				n, last = len(b.commits), now
+				n, last, yields = len(b.commits), now, 0
 			}
 		}
 	}

@@ -245,6 +245,14 @@ func TestNoRoom(t *testing.T) {
 	require.Equal(t, payloads(len(got)), got)
 }
 
+// check ends a child that did not get what it needs.
+func check(err error) {
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+}
+
 // limitedChild limits the size of its files: beyond it fallocate and write fail, which a full disk does as well, and
 // which needs no privileges.
 func limitedChild() {

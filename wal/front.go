@@ -26,8 +26,9 @@ type front struct {
 }
 
 // Drop takes the segments with numbers through this one off the log, durably. They must be retired (Retired), and
-// nobody may need what they hold. note is the owner's, to be found again when the log is opened. After an error of the first kind, ErrFailed or ErrFull, nothing has changed; any
-// other says that files could not be removed yet, which the next Drop, or opening, does.
+// nobody may need what they hold. note is the owner's, to be found again when the log is opened. It returns when their
+// space is given back, which takes some of Options.Pause for each. After ErrFailed or ErrFull nothing has changed; any other
+// error says that files could not be removed yet, which the next Drop, or opening, does.
 func (l *Log) Drop(through uint64, note int64) error {
 	f := &l.front
 	f.dropping.Lock()
@@ -111,7 +112,8 @@ func (l *Log) unlink() error {
 	return nil
 }
 
-// forget closes dropped segments whose files are gone, unless somebody may read them.
+// forget closes dropped segments whose files are gone, unless somebody may read them. Without a pause their space goes at
+// once: who ends a pin is a caller, and not to wait for that.
 func (l *Log) forget(pause pacer) {
 	f := &l.front
 	var gone []*Segment

@@ -32,14 +32,6 @@ func recoverChild() {
 	}
 }
 
-// check ends a child that did not get what it needs.
-func check(err error) {
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
-	}
-}
-
 // tornStates are logs as a kill leaves them, each of which needs another part of the repair, and what they hold.
 func tornStates(t *testing.T) (states map[string]string, holding map[string][]string) {
 	o := small(never)

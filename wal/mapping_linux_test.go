@@ -22,6 +22,9 @@ import (
 // mappedLog is foundLog when each segment was read from.
 func mappedLog(t *testing.T, n int) (l *Log, want map[uint16][]byte) {
 	t.Helper()
+	if !canMap {
+		t.Skip("nothing is mapped here")
+	}
 	l, want = foundLog(t, n)
 	for _, s := range l.all() {
 		_, err := s.ReadAt(make([]byte, 1), 0)
@@ -133,6 +136,9 @@ func TestAFaultIsAnError(t *testing.T) {
 
 // A hole in a file on a full disk is a fault too: the page that the mapping wants has no room.
 func TestAFaultOnAFullDisk(t *testing.T) {
+	if !canMap {
+		t.Skip("nothing is mapped here")
+	}
 	dir := t.TempDir()
 	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=64k"); err != nil {
 		t.Skip("mounting a small tmpfs takes root: ", err)
@@ -268,7 +274,7 @@ func TestNoMappingAfterClosing(t *testing.T) {
 // way it was read.
 func TestNoAnswerAfterClosing(t *testing.T) {
 	l, _ := foundLog(t, 100)
-	for _, mapped := range []bool{false, true} {
+	for _, mapped := range []bool{false, canMap} {
 		s := l.all()[1]
 		if mapped {
 			s = l.all()[2]

@@ -275,6 +275,27 @@ func TestACopyGivesWayToAChange(t *testing.T) {
 	requireNoClaims(t, s)
 }
 
+// Nobody writes any more, and time passes: what has expired leaves the log all the same.
+func TestWhatExpiresWhileNobodyWrites(t *testing.T) {
+	clock := clockAt(1_700_000_000_000)
+	o := Options{TTL: time.Hour, RetryWindow: NoRetryWindow, Sync: SyncNever, Now: clock.now, SegmentSize: minSegmentSize, Pace: -1}
+	s := open(t, filepath.Join(memoryDir(t), "store"), o)
+	for round := range 2 { // a seal of the first may still have its round coming, and that of the drop
+		first := s.log.Segments()[len(s.log.Segments())-1].Number()
+		last := first + 3
+		for i := 0; s.log.Segments()[len(s.log.Segments())-1].Number() <= last; i++ {
+			put(t, s, fmt.Sprint(round, " ", i), strings.Repeat("v", 100))
+		}
+		require.Eventually(t, func() bool {
+			retired := s.log.Retired()
+			return len(retired) > 0 && retired[len(retired)-1].Number() >= last
+		}, time.Minute, time.Millisecond)
+		require.LessOrEqual(t, s.log.Dropped(), first, "what is alive stays")
+		clock.advance(2 * time.Hour)
+		require.Eventually(t, func() bool { return s.log.Dropped() >= last }, time.Minute, time.Millisecond)
+	}
+}
+
 // A snapshot that is damaged, cut, missing or of another store costs time and nothing else; one of a later version is
 // too new.
 func TestSnapshotsThatAreOfNoUse(t *testing.T) {

@@ -9,7 +9,8 @@
 //
 // A line of gaps.txt is: file, function, the line with which the branch begins, the reason; a tab between. An
 // "if err != nil" alone says little, so the line before it belongs to it. Line numbers change with every edit, so there
-// are none; two branches of a function that read the same share their explanation.
+// are none; two branches of a function that read the same share their explanation. A reason that begins with
+// "sometimes: " may stay when a run reaches the branch, because the next one may not.
 //
 // Reasons say what it would take: a call of the system that fails where nothing short of an imitation of the file
 // system makes it fail, or a state that other code rules out, which the branch is there to survive.

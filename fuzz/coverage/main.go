@@ -16,6 +16,10 @@ import (
 
 const module = "github.com/oncelog/oncelog/"
 
+// sometimes begins the reason of a branch that the rungs reach on some days, as their threads fall: reaching it is no
+// fault, and neither is missing it.
+const sometimes = "sometimes: "
+
 // watched are the files whose branches count, and directories.
 var watched = []string{
 	"wal/scan.go", "wal/recover.go", "wal/front.go", "replay.go", "open.go", "snapshot/read.go", "snapshot.go", "compaction/", "house.go",
@@ -60,7 +64,7 @@ func run() error {
 		}
 	}
 	for _, gap := range slices.Sorted(maps.Keys(explained)) {
-		if !gaps[gap] {
+		if !gaps[gap] && !strings.HasPrefix(explained[gap], sometimes) {
 			fmt.Printf("explained, and reached or gone: %s\n", gap)
 			stale++
 		}

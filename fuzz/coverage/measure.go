@@ -13,9 +13,9 @@ import (
 // processes and make system calls fail.
 var tests = []string{".", "wal", "snapshot", "compaction", "fuzz", "fuzz/crash", "fuzz/calls", "fuzz/rot", "fuzz/pattern"}
 
-// whole are what the tests of a package are told besides: which calls fail is chance otherwise, and so is what that
-// reaches.
-var whole = map[string][]string{"fuzz/calls": {"-calls.all"}}
+// whole are what the tests of a package are told besides: which calls fail, and of what workload, is chance otherwise,
+// and so is what that reaches.
+var whole = map[string][]string{"fuzz/calls": {"-calls.all", "-calls.seed=1"}}
 
 // counted are the packages whose branches are counted while those run.
 const counted = ".,./wal,./snapshot,./compaction,./index"

@@ -38,7 +38,19 @@ func (p *pacer) wait(n int) error {
 	if ahead < paceGrain {
 		return nil
 	}
-	t := time.NewTimer(ahead)
+	return p.sleep(ahead)
+}
+
+// pause is wait for what is no reading or writing but holds others up in the same way, a little at a time. It returns
+// false when there is to be no pause any more.
+func (p *pacer) pause() bool { return p.rate != 0 && p.sleep(shortPause) == nil }
+
+// shortPause is what a commit takes several times over on a fast disk.
+const shortPause = 500 * time.Microsecond
+
+// sleep returns when the time is over, or errStopped.
+func (p *pacer) sleep(d time.Duration) error {
+	t := time.NewTimer(d)
 	defer t.Stop()
 	select {
 	case <-p.stop:
@@ -47,22 +59,3 @@ func (p *pacer) wait(n int) error {
 		return nil
 	}
 }
-
-// pause is wait for what is no reading or writing but holds others up in the same way, a little at a time. It returns
-// false when there is to be no pause any more.
-func (p *pacer) pause() bool {
-	if p.rate == 0 {
-		return false
-	}
-	t := time.NewTimer(shortPause)
-	defer t.Stop()
-	select {
-	case <-p.stop:
-		return false
-	case <-t.C:
-		return true
-	}
-}
-
-// shortPause is what a commit takes several times over on a fast disk.
-const shortPause = 500 * time.Microsecond

@@ -23,6 +23,7 @@ func TestPromise9MaxBytes(t *testing.T) {
 		s := open(t, dir, o)
 		value := make([]byte, 500)
 		for turn := range 3 {
+			retired(t, s)
 			s.keepHouse() // the first dead segment made room; now for the others
 			n := 0
 			for ; ; n++ {

@@ -30,6 +30,7 @@ func TestAReaderKeepsWhatItsOwnerDrops(t *testing.T) {
 	}
 	clock.advance(2 * time.Hour)
 	put(t, owner, "the last", value)
+	retired(t, owner)
 	require.NoError(t, owner.Compact())
 	require.Greater(t, owner.log.Dropped(), uint64(2))
 	for _, s := range []*Store{late, first} {

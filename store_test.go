@@ -65,6 +65,12 @@ func has(t testing.TB, s *Store, key, value string) {
 	require.True(t, ok)
 }
 
+// retired waits until nobody writes to any segment but the last: what is sealed is closed in the background.
+func retired(t testing.TB, s *Store) {
+	t.Helper()
+	require.Eventually(t, func() bool { return len(s.log.Retired()) >= len(s.log.Segments())-1 }, time.Minute, time.Millisecond)
+}
+
 func hasNot(t testing.TB, s *Store, key string) {
 	t.Helper()
 	got, ok, err := s.Get([]byte(key))

@@ -77,7 +77,7 @@ func (r *run) lifeOn(d *disk, round int) {
 func TestPromise1PowerCutServedIsStillThere(t *testing.T) {
 	onEach(t, new(matrix), func(t *testing.T, r *run, d *disk) {
 		served := 0
-		for i := range cuts() {
+		for i := 0; !enough(i, cuts(), func() bool { return served > 0 && r.worth().KillsInFlight > 0 }); i++ {
 			r.lifeOn(d, i)
 			// Without syncs all that a process wrote is still in the cache when it dies, with them what was in flight.
 			j := job{Dir: r.dir, Do: doWrite, Sync: []oncelog.SyncPolicy{oncelog.SyncNever, oncelog.SyncAlways}[i%2], Segment: r.segmentSize(), Mix: single}
@@ -112,7 +112,10 @@ func TestPromise1PowerCutAcknowledgedStays(t *testing.T) {
 	onEach(t, m, func(t *testing.T, r *run, d *disk) {
 		n := 0
 		// One cut in ten comes between the write of a frame and its sync.
-		for i := 0; i < 2*cuts() || i < 20*cuts() && m.zeroTails() == 0; i++ {
+		for i := 0; !enough(i, 2*cuts(), func() bool {
+			u := r.worth()
+			return m.zeroTails() > 0 && u.KillsInFlight > 0 && u.Errors > 0
+		}); i++ {
 			n++
 			r.lifeOn(d, i)
 			p := r.start(job{Dir: r.dir, Do: doWrite, Segment: r.segmentSize(), Mix: single})
@@ -151,7 +154,9 @@ func TestPromise2PowerCutLeavesABeginning(t *testing.T) {
 	onEach(t, m, func(t *testing.T, r *run, d *disk) {
 		r.ledger.mayLose = true
 		left := 0
-		for i := range 2 * cuts() {
+		n := 0
+		for i := 0; !enough(i, 2*cuts(), func() bool { return m.zeroTails() > 0 && left > 0 && r.worth().Lost > 0 }); i++ {
+			n++
 			r.lifeOn(d, i)
 			j := job{Dir: r.dir, Do: doWrite, Sync: oncelog.SyncNever, Segment: r.segmentSize(), Mix: mix{Get: 3, Look: 3, Aborts: true}}
 			if i%2 == 1 {
@@ -174,7 +179,7 @@ func TestPromise2PowerCutLeavesABeginning(t *testing.T) {
 			left += len(r.ledger.chain)
 		}
 		r.endLife()
-		t.Logf("%d cuts, %d transactions found after them: %+v", 2*cuts(), left, r.total)
+		t.Logf("%d cuts, %d transactions found after them: %+v", n, left, r.total)
 		require.Positive(t, r.total.Lost, "nothing was lost, so nothing was proven")
 		require.Positive(t, left, "everything was lost")
 	})

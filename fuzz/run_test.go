@@ -255,12 +255,22 @@ func (r *run) life(dir string) {
 	r.ledger = l
 }
 
+// enough ends a test before round i, after so many of them if it has shown by then what it is for. What depends on chance, or
+// on which of two processes gets a processor first, it may go on for.
+func enough(i, rounds int, shown func() bool) bool { return i >= rounds && (i >= 10*rounds || shown()) }
+
 // endLife adds up what the life was worth.
 func (r *run) endLife() {
 	segments, err := filepath.Glob(filepath.Join(r.dir, "wal", "0*"))
 	require.NoError(r.t, err)
 	r.seen += segmentNumber(r.t, segments)
-	t, u := &r.total, &r.ledger.tally
+	r.total = r.worth()
+}
+
+// worth is what all lives were worth so far.
+func (r *run) worth() tally {
+	sum, u := r.total, &r.ledger.tally
+	t := &sum
 	for _, c := range []struct{ to, from *int }{
 		{&t.Inserted, &u.Inserted}, {&t.Duplicates, &u.Duplicates}, {&t.Exists, &u.Exists}, {&t.Deleted, &u.Deleted},
 		{&t.Fresh, &u.Fresh}, {&t.Stale, &u.Stale}, {&t.Committed, &u.Committed}, {&t.Aborted, &u.Aborted}, {&t.Expired, &u.Expired},
@@ -269,6 +279,7 @@ func (r *run) endLife() {
 	} {
 		*c.to += *c.from
 	}
+	return sum
 }
 
 // segmentSize is small, so that a round crosses several.

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"slices"
 	"time"
 
 	"github.com/oncelog/oncelog/receiver"
@@ -38,8 +39,10 @@ func claimRoom(req *receiver.Request) int {
 	return room
 }
 
-// maxClaimAttrs bounds the attributes of a record without a result: fingerprint (an algorithm and 32 bytes), token, and
-// TTL of the result.
+// maxFingerprint is the size of the largest fingerprint, an algorithm and 32 bytes.
+const maxFingerprint = 1 + 32
+
+// maxClaimAttrs bounds the attributes of a record without a result: fingerprint, token, and TTL of the result.
 const maxClaimAttrs = 80
 
 // Claim implements receiver.Store.
@@ -85,7 +88,7 @@ func (s *Store) checkRequest(req *receiver.Request) error {
 	if _, err := s.opts.ttlMillis(req.TTL); err != nil {
 		return err
 	}
-	if len(req.Fingerprint) > 1+32 {
+	if len(req.Fingerprint) > maxFingerprint {
 		return fmt.Errorf("%w: a fingerprint of %d bytes", ErrTooLarge, len(req.Fingerprint))
 	}
 	if m := req.Mark; m != nil {
@@ -267,9 +270,25 @@ func until(expires, now int64, wall time.Time) time.Time {
 // Complete implements receiver.Store. A claim that can't be completed even without its result is an orphan: nobody
 // may run the work again, and nobody can be told the result, until the store is reopened.
 func (b backend) Complete(ctx context.Context, key []byte, token uint64, res receiver.Result) (time.Time, error) {
-	all := []receiver.Completion{{Key: key, Token: token, Result: res}}
-	end := b.CompleteAll(ctx, all)[0]
-	return end.Until, end.Err
+	l, end := b.completing(key, token)
+	if l == nil {
+		return end.Until, end.Err
+	}
+	all := [1]completing{{l: l, res: res}}
+	b.complete(all[:])
+	return b.ended(&all[0])
+}
+
+// completing gives the caller the lease of a claim, to record its end. If there is none, it says how the claim ended.
+func (b backend) completing(key []byte, token uint64) (l *lease, end receiver.Completed) {
+	n, err := b.s.name(record.ReceiverRecords, key)
+	if err != nil {
+		return nil, receiver.Completed{Err: err}
+	}
+	if l = b.s.leases.completing(n, token); l == nil {
+		end.Until, end.Err = b.completed(n, token)
+	}
+	return l, end
 }
 
 // CompleteAll implements receiver.Batcher: as few transactions as their size allows, one after the other. None is in the
@@ -289,14 +308,9 @@ func (b backend) CompleteAll(_ context.Context, all []receiver.Completion) []rec
 	}
 	for i := range all {
 		c := &all[i]
-		n, err := b.s.name(record.ReceiverRecords, c.Key)
-		if err != nil {
-			ends[i].Err = err
-			continue
-		}
-		l := b.s.leases.completing(n, c.Token)
+		l, end := b.completing(c.Key, c.Token)
 		if l == nil {
-			ends[i].Until, ends[i].Err = b.completed(n, c.Token)
+			ends[i] = end
 			continue
 		}
 		more := record.MaxSize(len(c.Key), len(c.Result.Value)+len(c.Result.Message), maxClaimAttrs)
@@ -320,6 +334,7 @@ type completing struct {
 	res     receiver.Result
 	place   int      // among those that were asked for
 	changes []change // of the claim's own key, which is held
+	one     [1]change
 	size    int
 	expires int64
 	last    bool // there is nothing less to be recorded
@@ -339,7 +354,7 @@ func (b backend) complete(all []completing) {
 			continue
 		}
 		if o.err = b.outcome(o, marks); o.err == nil {
-			changes = append(changes, o.changes...)
+			changes = joined(changes, o.changes)
 			size += o.size
 			reserved += o.l.reserved
 		}
@@ -378,6 +393,14 @@ func (b backend) complete(all []completing) {
 			all[i].err = err
 		}
 	}
+}
+
+// joined is append, which allocates nothing where there was nothing before.
+func joined(to, more []change) []change {
+	if len(to) == 0 {
+		return slices.Clip(more)
+	}
+	return append(to, more...)
 }
 
 // ended ends the lease, or lets it run on when nothing was recorded.
@@ -454,7 +477,7 @@ func (o *completing) add(s *Store, r record.Record, ttl int64) error {
 		r.Expires = addMillis(r.At, ttl)
 		o.expires = r.Expires
 	}
-	o.changes = append(o.changes, change{c, r})
+	o.changes = append(o.one[:0], change{c, r})
 	o.size += record.MaxSize(len(r.Key), len(r.Value), len(r.Attrs))
 	return nil
 }
@@ -465,7 +488,7 @@ func (l *lease) attrs(resultTTL int64, code string) []byte {
 	if len(l.fingerprint) > 0 {
 		attrs.Algorithm, attrs.Fingerprint = l.fingerprint[0], l.fingerprint[1:]
 	}
-	return record.AppendAttributes(make([]byte, 0, maxClaimAttrs+len(code)), &attrs)
+	return record.AppendAttributes(l.room[:0], &attrs)
 }
 
 // result is the record of a result that is kept for a TTL in milliseconds.

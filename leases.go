@@ -38,6 +38,11 @@ type lease struct {
 	doubt       bool           // the key was in doubt when it was claimed
 	quota       bool           // it counts in its scope's account
 	changed     chan struct{}  // made when somebody asks for it, closed when the lease ends
+
+	// Room for the usual key, a fingerprint, and the attributes of the record to come. One allocation instead of four.
+	small  [40]byte
+	digest [maxFingerprint]byte
+	room   [maxClaimAttrs]byte
 }
 
 type leaseState byte
@@ -62,8 +67,9 @@ func (t *leases) take(n name, fingerprint []byte) (*lease, receiver.Claim, error
 		}
 		return nil, l.inFlight(), nil
 	}
-	l := &lease{name: n, fingerprint: bytes.Clone(fingerprint)}
-	l.key = bytes.Clone(n.key)
+	l := &lease{name: n}
+	l.key = append(l.small[:0], n.key...) // the caller's bytes are the caller's
+	l.fingerprint = append(l.digest[:0], fingerprint...)
 	if sh.m == nil {
 		sh.m = make(map[string]*lease)
 	}

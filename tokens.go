@@ -29,8 +29,9 @@ func (t *tokens) next(s *Store) (uint64, error) {
 		t.mu.Lock()
 		if t.given < t.limit {
 			t.given++
-			defer t.mu.Unlock()
-			return t.given, nil
+			token := t.given
+			t.mu.Unlock()
+			return token, nil
 		}
 		t.mu.Unlock()
 		if err := t.raise(s); err != nil {

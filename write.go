@@ -278,10 +278,10 @@ func newCommit(size int) (*wal.Commit, []byte) {
 	return &c.Commit, c.buf[:0]
 }
 
-// smallCommit has room for a key of 36 bytes and a value of 256, and fills its size class.
+// smallCommit has room for a key of 36 bytes and a value of 256, the receiver's too, and fills its size class.
 type smallCommit struct {
 	wal.Commit
-	buf [352]byte
+	buf [376]byte
 }
 
 // settle waits for a staged transaction and moves its versions into the index.

@@ -32,7 +32,7 @@ func TestAllocationsOfACall(t *testing.T) {
 	}{
 		{"PutIfAbsent, fresh", 3, func() error { id++; nameKey(key, id); _, _, err := s.PutIfAbsent(key, value, 0); return err }},
 		{"PutIfAbsent, duplicate", 1, func() error { _, _, err := s.PutIfAbsent(there, value, 0); return err }},
-		{"Do, fresh", 18, func() error { id++; nameKey(key, id); _, err := r.Do(ctx, string(key), fn); return err }},
+		{"Do, fresh", 11, func() error { id++; nameKey(key, id); _, err := r.Do(ctx, string(key), fn); return err }},
 		{"Do, duplicate", 1, func() error { _, err := r.Do(ctx, "there", fn); return err }},
 		{"AppendGet, there", 0, func() error { _, _, err := s.AppendGet(dst, there); return err }},
 		{"Has, not there", 0, func() error { _, err := s.Has([]byte("not there")); return err }},

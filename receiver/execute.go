@@ -267,6 +267,12 @@ func (a *attempt) keepLease(claim Claim) (stop func()) {
 	if !ok || claim.Lease.IsZero() {
 		return noLease
 	}
+	return a.renew(store, claim)
+}
+
+// renew is keepLease where there is one. (In one function with the case before, a claim without a lease would be moved to
+// the heap as well.)
+func (a *attempt) renew(store Renewer, claim Claim) (stop func()) {
 	ctx, cancel := context.WithCancel(context.WithoutCancel(a.ctx))
 	done := make(chan struct{})
 	key := append([]byte{}, a.key...)

@@ -32,7 +32,7 @@ func TestAReaderKeepsWhatItsOwnerDrops(t *testing.T) {
 	put(t, owner, "the last", value)
 	retired(t, owner)
 	require.NoError(t, owner.Compact())
-	require.Greater(t, owner.log.Dropped(), uint64(2))
+	require.GreaterOrEqual(t, owner.log.Dropped(), uint64(2)) // the first one has no frame, and the others are as large as the next comes late
 	for _, s := range []*Store{late, first} {
 		for i := range n {
 			has(t, s, fmt.Sprint("key ", i), value)

@@ -32,7 +32,7 @@ func (c *clocks) move(wall, mono time.Duration) {
 	c.mono += mono.Milliseconds()
 }
 
-const clockStart = 1_700_000_000_000
+const clockStart int64 = 1_700_000_000_000
 
 // three days and one: a day may be credited at once.
 var clockOptions = Options{TTL: 72 * time.Hour, RetryWindow: 24 * time.Hour}
@@ -108,7 +108,7 @@ func TestPromise8ManySmallSteps(t *testing.T) {
 	s, k := steppedClock(clockOptions)
 	for i := range 24 {
 		s.step(time.Hour)
-		require.EqualValues(t, clockStart+(i+1)*3600_000, k.millis())
+		require.EqualValues(t, clockStart+int64(i+1)*3600_000, k.millis())
 	}
 	s.step(time.Hour)
 	require.EqualValues(t, clockStart+24*3600_000, k.millis())

@@ -411,10 +411,10 @@ func TestPromise10TheExampleOfTheDocumentIsAStore(t *testing.T) {
 	require.Len(t, d.records, 3)
 	order, failure := d.live[docPlace{0, "order-4711"}], d.live[docPlace{1, "pay-1"}]
 	require.EqualValues(t, "ok", order.value)
-	require.EqualValues(t, 1_700_259_201_000, order.expires)
+	require.EqualValues(t, int64(1_700_259_201_000), order.expires)
 	require.EqualValues(t, 4711, d.live[docPlace{4, "orders"}].mark.number)
 	require.EqualValues(t, docFailure, failure.kind)
-	require.EqualValues(t, 1_700_000_062_000, failure.expires)
+	require.EqualValues(t, int64(1_700_000_062_000), failure.expires)
 	require.Equal(t, map[byte][]byte{2: {7}, 4: []byte("E42")}, failure.attributes)
 
 	var clock docClock

@@ -21,7 +21,10 @@ func open(t testing.TB, dir string, o Options) *Store {
 	s, err := Open(dir, &o)
 	require.NoError(t, err)
 	opened.Store(dir, s)
-	t.Cleanup(func() { _ = s.Close() })
+	t.Cleanup(func() {
+		_ = s.Close()
+		opened.CompareAndDelete(dir, s) // or its index would stay for as long as all tests take
+	})
 	return s
 }
 

@@ -22,7 +22,7 @@
 //	W4  memory a key, disk a record, bytes written to the device for each byte asked for
 //	W5  from opening to the first answer: after a close, with a cold page cache, after SIGKILL
 //	W6  what a full index costs the garbage collector, and look-ups beside it
-//	W7  a day in a minute: a TTL of 5 s turns over under load
+//	W7  half a day in half a minute: a TTL of 5 s turns over under load
 //	W8  data four times as large as the memory that a cgroup allows
 //
 // Before each turn of W2 and W6 the peer's files are read once, untimed: while others had their turns the system may have

@@ -64,7 +64,7 @@ func (r *results) markdown() string {
 		say("\nGC-ms: processor time of a collection. over-1ms/M: of a million look-ups.\n")
 	}
 	for _, at := range r.settings("W7") {
-		say("## W7: a day in a minute: 8 callers put keys that live for 5 s, for a minute\n")
+		say("## W7: half a day in half a minute: 8 callers put keys that live for 5 s\n")
 		r.units(&b, "W7", at, "ops/s", "commit-p50-us", "commit-p99.99-us", "lookup-p50-us", "lookup-p99.99-us", "disk/live")
 		say("")
 	}

@@ -25,7 +25,7 @@ type run struct {
 
 func (r *run) size() {
 	r.absent = map[string]bool{}
-	r.keys, r.manyKeys, r.slice, r.turning = 1_000_000, 10_000_000, 500*time.Millisecond, time.Minute
+	r.keys, r.manyKeys, r.slice, r.turning = 1_000_000, 10_000_000, 500*time.Millisecond, 30*time.Second
 	if *short {
 		r.keys, r.manyKeys, r.slice, r.turning = 100_000, 0, 150*time.Millisecond, 10*time.Second
 	}

@@ -3,6 +3,7 @@
 package crash
 
 import (
+	"bytes"
 	"fmt"
 	"path"
 	"path/filepath"
@@ -119,7 +120,8 @@ func TestTheLintRefuses(t *testing.T) {
 		never  bool
 	}{
 		"an answer before the sync of its file": {always, func(d *doctor) {
-			d.removeSyncs(d.find("note", "answered 40 "), -1, func(c call) bool { return segmentPath.MatchString(c.Path) })
+			at := d.find("note", "answered 40 ")
+			d.removeLastSyncs(at, d.written(at))
 		}, "answer", false},
 		"an answer before the sync of its segment's name": {always, func(d *doctor) {
 			at := d.find("rename", "store/MANIFEST.tmp")
@@ -130,15 +132,15 @@ func TestTheLintRefuses(t *testing.T) {
 		}, "answer: it is given, and the name " + segmentFile("store/wal", 2), false},
 		"a frame that says more than was synced": {always, func(d *doctor) {
 			at := d.find("note", "answered 40 ")
-			d.removeSyncs(at, -1, func(c call) bool { return segmentPath.MatchString(c.Path) })
+			d.removeLastSyncs(at, d.written(at))
 			d.calls = slices.DeleteFunc(d.calls, func(c call) bool { return strings.HasPrefix(c.Path, "answered 4") })
 		}, "claim: frame", false},
 		"a segment that begins before the seal is synced": {never, func(d *doctor) {
 			d.removeLastSyncs(d.begins(3), segmentFile("store/wal", 2))
 		}, "claim: segment 3", true},
 		"a segment that goes before what says so is synced": {always, func(d *doctor) {
-			d.removeSyncs(d.unlinked(1), -1, func(c call) bool { return segmentPath.MatchString(c.Path) })
-			d.removeSyncs(d.unlinked(1), -1, func(c call) bool { return segmentPath.MatchString(c.Path) })
+			at := d.unlinked(1)
+			d.removeLastSyncs(at, d.written(at))
 		}, "unlink: segment 1 goes by a drop-through", false},
 		"a segment that goes before what says so is written": {always, func(d *doctor) {
 			d.move(d.unlinked(1), d.find("note", "answered 3 "))
@@ -152,7 +154,8 @@ func TestTheLintRefuses(t *testing.T) {
 			d.removeAllSyncs(func(c call) bool { return c.Path == "store/snapshot/tmp" })
 		}, "rename: store/snapshot/", false},
 		"a snapshot that gets its name before its log is synced": {never, func(d *doctor) {
-			d.removeSyncs(d.find("rename", "store/snapshot/tmp"), -1, func(c call) bool { return segmentPath.MatchString(c.Path) })
+			at := d.find("rename", "store/snapshot/tmp")
+			d.removeLastSyncs(at, d.written(at))
 		}, "rename: a snapshot through", true},
 		"a snapshot whose name is not synced": {always, func(d *doctor) {
 			d.removeSyncs(d.find("rename", "store/snapshot/tmp"), 1, func(c call) bool { return c.Path == "store/snapshot" })
@@ -256,6 +259,19 @@ func (d *doctor) begins(number uint64) int {
 	return slices.IndexFunc(d.calls, func(c call) bool {
 		return c.Name == "write" && c.Path == segmentFile("store/wal", number) && scan(c.Data).whole
 	})
+}
+
+// written returns the segment that a frame was written to last before a call. One that is being prepared is filled with zeros,
+// and synced, at any moment.
+func (d *doctor) written(at int) string {
+	for i := at - 1; i >= 0; i-- {
+		c := d.calls[i]
+		if c.Name == "write" && segmentPath.MatchString(c.Path) && len(bytes.Trim(c.Data, "\x00")) > 0 {
+			return c.Path
+		}
+	}
+	require.Fail(d.t, "no frame was written")
+	return ""
 }
 
 // removeSyncs takes out the one sync of its kind that is nearest to a call, before it or behind it.

@@ -269,8 +269,8 @@ func until(expires, now int64, wall time.Time) time.Time {
 
 // Complete implements receiver.Store. A claim that can't be completed even without its result is an orphan: nobody
 // may run the work again, and nobody can be told the result, until the store is reopened.
-func (b backend) Complete(ctx context.Context, key []byte, token uint64, res receiver.Result) (time.Time, error) {
-	l, end := b.completing(key, token)
+func (b backend) Complete(_ context.Context, key []byte, token uint64, res receiver.Result) (time.Time, error) {
+	l, end := b.toComplete(key, token)
 	if l == nil {
 		return end.Until, end.Err
 	}
@@ -279,8 +279,8 @@ func (b backend) Complete(ctx context.Context, key []byte, token uint64, res rec
 	return b.ended(&all[0])
 }
 
-// completing gives the caller the lease of a claim, to record its end. If there is none, it says how the claim ended.
-func (b backend) completing(key []byte, token uint64) (l *lease, end receiver.Completed) {
+// toComplete gives the caller the lease of a claim, to record its end. If there is none, it says how the claim ended.
+func (b backend) toComplete(key []byte, token uint64) (l *lease, end receiver.Completed) {
 	n, err := b.s.name(record.ReceiverRecords, key)
 	if err != nil {
 		return nil, receiver.Completed{Err: err}
@@ -308,7 +308,7 @@ func (b backend) CompleteAll(_ context.Context, all []receiver.Completion) []rec
 	}
 	for i := range all {
 		c := &all[i]
-		l, end := b.completing(c.Key, c.Token)
+		l, end := b.toComplete(c.Key, c.Token)
 		if l == nil {
 			ends[i] = end
 			continue

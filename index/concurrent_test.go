@@ -1,6 +1,7 @@
 package index
 
 import (
+	"runtime"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -219,7 +220,10 @@ func TestScanBesideSplits(t *testing.T) {
 				}
 			}
 		})
-		for i := uint64(steady); i < steady+rounds(64_000) || scans.Load() == 0; i++ {
+		for scans.Load() == 0 { // else there may be one only, when all is done
+			runtime.Gosched()
+		}
+		for i := uint64(steady); i < steady+rounds(64_000); i++ {
 			require.NoError(t, x.Insert(hash(i), 0, strconv.AppendUint(nil, i, 10), place(i)))
 		}
 		done.Store(true)
